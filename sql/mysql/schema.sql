@@ -1,0 +1,44 @@
+-- The tables on MySQL 8.0 and MariaDB 10.6, and later ones. Safe to run again.
+
+-- name: create_schema_table
+-- One row per version that the tables have reached.
+CREATE TABLE IF NOT EXISTS statedb_schema (
+  version INTEGER NOT NULL PRIMARY KEY
+) ENGINE = InnoDB;
+
+-- name: create_objects_table
+-- Names as bytes: even utf8mb4_bin pads trailing blanks. A BLOB ends one byte short of 64 KiB.
+CREATE TABLE IF NOT EXISTS statedb_objects (
+  id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  identity_hash BINARY(32) NOT NULL,
+  name MEDIUMBLOB NOT NULL,
+  class_name MEDIUMBLOB NOT NULL,
+  UNIQUE KEY statedb_objects_identity (identity_hash)
+) ENGINE = InnoDB;
+
+-- name: create_states_table
+-- One row per value, as ASCII text: a JSON column re-formats. A TEXT ends one byte short of 64 KiB.
+CREATE TABLE IF NOT EXISTS statedb_states (
+  objectid BIGINT NOT NULL,
+  name_hash BINARY(32) NOT NULL,
+  stamp BIGINT NOT NULL,
+  name MEDIUMBLOB NOT NULL,
+  value MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  PRIMARY KEY (objectid, name_hash)
+) ENGINE = InnoDB;
+
+-- name: find_schema_table
+-- Whether there are tables of statedb's at all.
+SELECT 1
+FROM information_schema.tables
+WHERE table_schema = DATABASE()
+  AND table_name = 'statedb_schema';
+
+-- name: lock_schema
+-- One process at a time changes tables in this database. The lock is the server's, its name at most
+-- 64 characters, hence the digest.
+SELECT GET_LOCK(CONCAT('statedb_', LEFT(SHA2(DATABASE(), 256), 32)), 1000000);
+
+-- name: unlock_schema
+-- Lets the next process change tables.
+SELECT RELEASE_LOCK(CONCAT('statedb_', LEFT(SHA2(DATABASE(), 256), 32)));

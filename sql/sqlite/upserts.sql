@@ -1,0 +1,49 @@
+-- What SQLite writes in its own way. It has one writer at a time, so nothing here locks.
+
+-- name: insert_object
+-- Adds an object unless its pair is there.
+INSERT INTO statedb_objects (identity_hash, name, class_name)
+VALUES (%(identity_hash)b, %(name)b, %(class_name)b)
+ON CONFLICT (identity_hash) DO NOTHING;
+
+-- name: select_object_id_of_rival
+-- The id of a pair that somebody else has just added.
+SELECT id
+FROM statedb_objects
+WHERE identity_hash = %(identity_hash)b;
+
+-- name: lock_object
+-- Keeps an object from being deleted until the transaction ends.
+SELECT id
+FROM statedb_objects
+WHERE id = %(objectid)s;
+
+-- name: insert_value
+-- Adds a value unless its name is taken or its object does not exist.
+INSERT INTO statedb_states (objectid, name_hash, stamp, name, value)
+SELECT id, %(name_hash)b, %(stamp)s, %(name)b, %(value)s
+FROM statedb_objects
+WHERE id = %(objectid)s
+ON CONFLICT (objectid, name_hash) DO NOTHING;
+
+-- name: select_value_of_rival
+-- The value that somebody else has just added under a name.
+SELECT value
+FROM statedb_states
+WHERE objectid = %(objectid)s
+  AND name_hash = %(name_hash)b;
+
+-- name: select_value_and_stamp_for_update
+-- One value with its stamp; nobody else writes it until the transaction ends.
+SELECT value, stamp
+FROM statedb_states
+WHERE objectid = %(objectid)s
+  AND name_hash = %(name_hash)b;
+
+-- name: upsert_value
+-- Writes a value, whether its name is taken or not, of an object known to exist.
+INSERT INTO statedb_states (objectid, name_hash, stamp, name, value)
+VALUES (%(objectid)s, %(name_hash)b, %(stamp)s, %(name)b, %(value)s)
+ON CONFLICT (objectid, name_hash) DO UPDATE
+SET value = excluded.value,
+    stamp = excluded.stamp;

@@ -1,0 +1,288 @@
+"""Connection: one DB-API connection and its dialect; nothing else touches a driver's cursor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+from statedb import dialects
+from statedb.dialects import Dialect, Failure, Transaction
+from statedb.errors import DatabaseError, UnusableConnectionError
+from statedb.sqlfiles import Statements
+
+Row = tuple[Any, ...]
+Parameters = Mapping[str, Any] | Sequence[Any]
+
+
+class DriverConnection(Protocol):
+    """What an application's own connection has in common with every other."""
+
+    def cursor(self) -> Any: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+
+
+class Connection:
+    """A connection, as operations and the functions of users see it.
+
+    One that statedb opened is in autocommit: each statement commits itself, but within ``with
+    conn.transaction():``. On an application's connection that is as the application has it.
+    Statements are SQL in the driver's own parameter style.
+    """
+
+    __slots__ = (
+        "_cursor",
+        "_depth",
+        "_doomed",
+        "binary",
+        "broken",
+        "committed",
+        "cutting",
+        "deadline",
+        "dialect",
+        "error",
+        "in_doubt",
+        "known",
+        "lock_wait",
+        "memo",
+        "owned",
+        "raw",
+        "sql",
+        "statement_timeout",
+    )
+
+    def __init__(self, raw: Any, dialect: Dialect, *, known: dict[Any, Any] | None = None) -> None:
+        self.dialect = dialect
+        #: The driver's connection.
+        self.raw = raw
+        #: The dialect's statements by name.
+        self.sql: Statements = dialects.statements(dialect)
+        #: What the driver wants for bytes.
+        self.binary = dialect.binary
+        #: Whether statedb opened it, and so knows its settings and state.
+        self.owned = known is not None
+        #: What operations remember of committed facts, shared by all connections of a Database.
+        self.known: dict[Any, Any] = {} if known is None else known
+        #: What one call carries from one try to the next.
+        self.memo: dict[Any, Any] = {}
+        #: When, on the monotonic clock, whoever watches shall cut it; and that it is being cut.
+        self.deadline: float | None = None
+        self.cutting = False
+        #: Where each statement has its own deadline, that many seconds from its start.
+        self.statement_timeout: float | None = None
+        #: Not to be used again.
+        self.broken = False
+        #: The answer to a statement that may have been committed was lost.
+        self.in_doubt = False
+        #: Something was committed since the call began.
+        self.committed = False
+        #: The driver's error that the last failed statement raised.
+        self.error: Exception | None = None
+        #: For how many seconds a statement may wait for a lock.
+        self.lock_wait = 0.0
+        self._cursor = dialect.cursor(raw)
+        self._depth = 0
+        self._doomed = False
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what is written now becomes permanent only by a later commit."""
+        if self.owned:
+            return self._depth > 0
+        return self.dialect.transaction(self.raw) is not Transaction.AUTOCOMMIT
+
+    def execute(self, sql: str, parameters: Parameters | None = None) -> int:
+        """Run a statement that writes; how many rows it changed."""
+        self._check_not_doomed()
+        self._send(sql, parameters, not self._depth)
+        rows: int = self._cursor.rowcount
+        return rows
+
+    def insert(self, sql: str, parameters: Parameters | None = None) -> bool:
+        """Run an INSERT of one row; whether there is a new one, False where its key was taken."""
+        try:
+            return self.execute(sql, parameters) > 0
+        except Exception as error:
+            if self.dialect.is_unique_violation(error):
+                return False
+            raise
+
+    def new_id(self) -> int | None:
+        """The id that the INSERT just run gave its row, or None where it added none."""
+        return self.dialect.new_id(self._cursor)
+
+    def execute_many(self, sql: str, rows: Sequence[Parameters]) -> None:
+        """Run a statement that writes once for each of the rows."""
+        self._check_not_doomed()
+        self._send(sql, rows, not self._depth, many=True)
+
+    def fetch_all(self, sql: str, parameters: Parameters | None = None) -> Sequence[Row]:
+        """All rows of a query. One that begins with SELECT is taken to write nothing."""
+        self._check_not_doomed()
+        commits = not self._depth and sql[:6].upper() != "SELECT"
+        # All are fetched at once: SQLite keeps its read lock until a query has come to its end.
+        rows: Sequence[Row] = self._send(sql, parameters, commits, fetches=True)
+        return rows
+
+    def fetch_one(self, sql: str, parameters: Parameters | None = None) -> Row | None:
+        """The first row of a query, or None."""
+        rows = self.fetch_all(sql, parameters)
+        return rows[0] if rows else None
+
+    def _check_not_doomed(self) -> None:
+        if self._doomed:
+            raise DatabaseError(
+                "an earlier statement's failure ended this transaction: nothing of it is"
+                " committed, and nothing more can be done in it"
+            )
+
+    def _send(
+        self, sql: str, parameters: Any, commits: bool, *, many: bool = False, fetches: bool = False
+    ) -> Any:
+        if self.statement_timeout is not None:
+            self.deadline = time.monotonic() + self.statement_timeout
+        rows = None
+        try:
+            if many:
+                self._cursor.executemany(sql, parameters)
+            elif parameters is None:
+                self._cursor.execute(sql)
+            else:
+                self._cursor.execute(sql, parameters)
+            if fetches:
+                rows = self._cursor.fetchall()
+        except BaseException as error:
+            if self.owned:
+                self._note_failure(error, commits)
+            raise
+        finally:
+            if self.statement_timeout is not None:
+                self.deadline = None
+        if commits:
+            self.committed = True
+        return rows
+
+    def _note_failure(self, error: BaseException, commits: bool) -> None:
+        failure = self.dialect.failure(error)
+        if isinstance(error, Exception):
+            self.error = error
+        else:
+            # Interrupted between question and answer, which would be taken for the next one's.
+            failure = Failure.LOST
+        if failure in (Failure.LOST, Failure.REFUSED):
+            self.broken = True
+        if failure is Failure.LOST and commits:
+            self.in_doubt = True
+        if self._depth and failure is not Failure.BUSY:
+            state = self.dialect.transaction(self.raw)
+            if failure is not None or state is not Transaction.OPEN:
+                self._doomed = True
+
+    def transaction(self) -> _Transaction:
+        """A context manager: all that is written within becomes permanent at its end, or nothing.
+
+        Within another one, and where an application has a transaction open, it is a savepoint.
+        Where an application's driver would begin a transaction at the first write, that one is
+        begun and left open.
+        """
+        return _Transaction(self)
+
+    def reset(self) -> None:
+        """Roll back whatever was begun, so that the connection is as new."""
+        self.raw.rollback()
+        self._depth = 0
+        self._doomed = self.broken = self.cutting = False
+
+    def close(self) -> None:
+        """Close the driver's connection, whatever state it is in."""
+        try:
+            self.raw.close()
+        except Exception as error:
+            if not self.dialect.is_driver_error(error) and not isinstance(error, OSError):
+                raise
+
+
+class _Transaction:
+    """One ``with conn.transaction():``."""
+
+    __slots__ = ("_conn", "_savepoint")
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._savepoint: str | None = None
+
+    def __enter__(self) -> Connection:
+        conn = self._conn
+        if conn.in_transaction:
+            if not conn.owned and conn.dialect.transaction(conn.raw) is Transaction.IMPLICIT:
+                conn.dialect.begin_implicit(conn.raw, conn._cursor)
+            # Not through the driver's own savepoints: psycopg's would commit what it has begun.
+            self._savepoint = f"statedb_{conn._depth}"
+            conn._check_not_doomed()
+            conn._send(f"SAVEPOINT {self._savepoint}", None, False)
+        else:
+            conn._send(conn.dialect.begin, None, False)
+        conn._depth += 1
+        return conn
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            try:
+                self._end()
+            except BaseException:
+                self._undo()
+                raise
+        else:
+            self._undo()
+
+    def _end(self) -> None:
+        conn = self._conn
+        conn._check_not_doomed()
+        if self._savepoint is None:
+            conn._send("COMMIT", None, True)
+        else:
+            conn._send(f"RELEASE SAVEPOINT {self._savepoint}", None, False)
+        conn._depth -= 1
+
+    def _undo(self) -> None:
+        """Undo what was written within; where that fails too, the first error is the one to tell."""
+        conn = self._conn
+        conn._depth -= 1
+        try:
+            if self._savepoint is None:
+                conn._doomed = False
+                conn._send("ROLLBACK", None, False)
+            else:
+                conn._send(f"ROLLBACK TO SAVEPOINT {self._savepoint}", None, False)
+                conn._send(f"RELEASE SAVEPOINT {self._savepoint}", None, False)
+                # What failed within is undone, and the transaction around it stands.
+                conn._doomed = False
+        except Exception as error:
+            if not conn.dialect.is_driver_error(error):
+                raise
+            conn.broken = conn.broken or self._savepoint is None
+
+
+AnyConnection = Connection | DriverConnection
+
+
+def adapt(conn: AnyConnection) -> Connection:
+    """The connection itself if it is statedb's, else one around an application's own.
+
+    Raises InvalidTypeError for what is no connection, and UnusableConnectionError for a psycopg
+    connection in pipeline mode and a PyMySQL one with unread rows.
+    """
+    if type(conn) is Connection:
+        return conn
+    dialect = dialects.for_connection(conn)
+    reason = dialect.why_unusable(conn)
+    if reason is not None:
+        raise UnusableConnectionError(f"this {dialect.driver} connection {reason}")
+    return Connection(conn, dialect)

@@ -1,0 +1,194 @@
+"""The registry of dialects: what statedb knows of each database engine.
+
+A dialect is a record of what differs between engines and their drivers, and a list of directories
+with the SQL that differs. ``register`` adds one from outside. The three that come with statedb are
+imported, and their drivers with them, when a URL or a connection first asks for them.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from statedb import sqlfiles
+from statedb.errors import DriverMissingError, InvalidTypeError, InvalidURLError
+
+
+class Failure(enum.Enum):
+    """What a driver's error says of the statement that met it, where trying again can help."""
+
+    BUSY = "the statement did not take effect; its transaction stands"
+    CONFLICT = "the engine undid the transaction, or made it unable to succeed"
+    REFUSED = "the server did not execute it, and another connection may fare better"
+    LOST = "the connection is gone, and whether the statement took effect is unknown"
+
+
+class Transaction(enum.Enum):
+    """In which state a connection is, as its driver reports it."""
+
+    AUTOCOMMIT = "none open; each statement commits itself"
+    IMPLICIT = "none open; the driver begins one at the next write"
+    OPEN = "one is open"
+    FAILED = "one is open that can only be rolled back"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One database engine with one driver: what the rest of statedb asks about it.
+
+    An engine close to one that statedb knows is made with ``dataclasses.replace``.
+    """
+
+    name: str
+    #: What may stand before ``://`` in its URLs.
+    schemes: tuple[str, ...]
+    #: The driver's top-level module, by which an application's connection is recognised.
+    driver: str
+    #: Directories of its statements; a later one's replace an earlier one's.
+    sql: tuple[Path, ...]
+    #: Where a URL leads; ``str()`` of it shows no password.
+    parse: Callable[[str], Any]
+    #: Opens an autocommit connection to a parsed URL within so many seconds.
+    connect: Callable[[Any, float], Any]
+    #: A new cursor whose rows are plain tuples, whatever the application prefers.
+    cursor: Callable[[Any], Any]
+    #: What a driver's error means where trying again can help, else None.
+    failure: Callable[[BaseException], Failure | None]
+    is_unique_violation: Callable[[BaseException], bool]
+    transaction: Callable[[Any], Transaction]
+    #: Begins, on a connection and its cursor, the transaction that its driver would begin itself.
+    begin_implicit: Callable[[Any, Any], None]
+    #: Ends a sentence that begins with "this connection", or None where nothing is amiss.
+    why_unusable: Callable[[Any], str | None]
+    #: Whether an idle connection has lost its server; costs no round trip.
+    is_dead: Callable[[Any], bool]
+    #: Ends, from another thread, the statement that a connection is waiting for.
+    cut: Callable[[Any], None]
+    #: Bounds the wait for another's lock, in seconds, from the next statement on.
+    limit_lock_wait: Callable[[Any, float], None]
+    #: The id that an INSERT gave its row, asked of its cursor; None where it inserted none.
+    new_id: Callable[[Any], int | None]
+    #: Puts the parameters of a statement into the driver's style.
+    to_driver: Callable[[str], str]
+    #: What the driver wants for a ``%(name)b``.
+    binary: Callable[[bytes], Any] = bytes
+    begin: str = "BEGIN"
+    #: The condition that a text holds another.
+    contains: str = "INSTR({field}, {value}) > 0"
+    #: Whether missing tables are created on the first connection.
+    creates_schema: bool = False
+    #: Whether an UPDATE that finds no row may lock out those who would insert one.
+    locks_gaps: bool = False
+    #: Whether a connection must not even be closed by a forked child.
+    close_before_fork: bool = False
+    #: Whether a parsed URL leads into this process's own memory.
+    in_memory: Callable[[Any], bool] = lambda target: False
+
+    def is_driver_error(self, error: BaseException) -> bool:
+        return any(_top_level(kind) == self.driver for kind in type(error).__mro__)
+
+
+def _top_level(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+@cache
+def statements(dialect: Dialect) -> sqlfiles.Statements:
+    """The dialect's statements, read once."""
+    return sqlfiles.Statements(sqlfiles.load(dialect.sql), dialect.to_driver)
+
+
+@dataclass(frozen=True)
+class _BuiltIn:
+    """A dialect of statedb's own that need not have been imported yet."""
+
+    module: str
+    schemes: tuple[str, ...]
+    driver: str
+
+    def load(self) -> Dialect:
+        try:
+            dialect = importlib.import_module(f"statedb.dialects.{self.module}").DIALECT
+        except ModuleNotFoundError as error:
+            if _top_level_name(error.name) != self.driver:
+                raise
+            raise DriverMissingError(
+                f"{self.schemes[0]}:// needs the driver {self.driver}:"
+                f" pip install 'statedb[{self.module}]'"
+            ) from error
+        assert isinstance(dialect, Dialect)
+        return dialect
+
+
+def _top_level_name(module: str | None) -> str:
+    return (module or "").partition(".")[0].lower()
+
+
+_known: dict[str, _BuiltIn | Dialect] = {
+    "sqlite": _BuiltIn("sqlite", ("sqlite",), "sqlite3"),
+    "postgresql": _BuiltIn("postgresql", ("postgresql", "postgres"), "psycopg"),
+    "mysql": _BuiltIn("mysql", ("mysql", "mariadb"), "pymysql"),
+}
+_by_connection_type: dict[type, Dialect] = {}
+
+
+def register(dialect: Dialect) -> None:
+    """Make a dialect known, for the schemes of its URLs and the connections of its driver.
+
+    Where names, schemes or drivers are shared, the one registered last is taken.
+    """
+    _known.pop(dialect.name, None)
+    _known[dialect.name] = dialect
+    _by_connection_type.clear()
+
+
+def registered() -> tuple[Dialect, ...]:
+    """All known dialects, the latest last. Their drivers are imported: all must be there."""
+    return tuple(_loaded(name) for name in list(_known))
+
+
+def _loaded(name: str) -> Dialect:
+    found = _known[name]
+    if isinstance(found, _BuiltIn):
+        found = _known[name] = found.load()
+    return found
+
+
+def for_url(url: str) -> Dialect:
+    """The dialect of a URL's scheme."""
+    if not isinstance(url, str):
+        raise InvalidTypeError(f"a database URL is a str, not {type(url).__name__}")
+    scheme, separator, _ = url.partition("://")
+    for name, one in reversed(list(_known.items())):
+        if separator and scheme.lower() in one.schemes:
+            return _loaded(name)
+    schemes = dict.fromkeys(scheme for one in _known.values() for scheme in one.schemes)
+    # What was given is not shown: in a mistyped URL anything may be the password.
+    raise InvalidURLError(f"a database URL begins with {_either(f'{one}://' for one in schemes)}")
+
+
+def for_connection(raw: Any) -> Dialect:
+    """The dialect of an application's own connection, by the module of its driver."""
+    kind = type(raw)
+    dialect = _by_connection_type.get(kind)
+    if dialect is None:
+        drivers = {_top_level(base) for base in kind.__mro__}
+        for name, one in reversed(list(_known.items())):
+            if one.driver in drivers and hasattr(raw, "cursor") and hasattr(raw, "commit"):
+                dialect = _by_connection_type[kind] = _loaded(name)
+                return dialect
+        known = dict.fromkeys(one.driver for one in _known.values())
+        raise InvalidTypeError(
+            f"a {kind.__module__}.{kind.__qualname__} is no connection of statedb, {_either(known)}"
+        )
+    return dialect
+
+
+def _either(words: Iterable[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last

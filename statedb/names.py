@@ -1,0 +1,52 @@
+"""Names and ids: which are legal, and by what the database knows them."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from statedb.errors import InvalidNameError, InvalidTypeError
+
+#: The longest name, in bytes of UTF-8.
+MAX_NAME_BYTES = 64 * 1024
+
+
+def encode_name(name: str, what: str) -> bytes:
+    """A name as it is stored; ``what`` says in an error whose name it was to be."""
+    if not isinstance(name, str):
+        raise InvalidTypeError(f"{what} is a str, not {type(name).__name__}: {shown(name)}")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise InvalidNameError(f"{what} holds a lone surrogate: {shown(name)}") from None
+    if not encoded:
+        raise InvalidNameError(f"{what} is empty; a name has at least one character")
+    if len(encoded) > MAX_NAME_BYTES:
+        raise InvalidNameError(
+            f"{what} has {len(encoded)} bytes of UTF-8, and {MAX_NAME_BYTES} are the most:"
+            f" {shown(name)}"
+        )
+    if b"\0" in encoded:
+        raise InvalidNameError(f"{what} holds a NUL: {shown(name)}")
+    return encoded
+
+
+def name_hash(*encoded: bytes) -> bytes:
+    """What decides whether names are the same. No name holds the NUL that parts several."""
+    return sha256(b"\0".join(encoded)).digest()
+
+
+def check_id(value: int, what: str) -> int:
+    """An id as the database can look for it: one beyond its integers is no row's, as 0 is."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidTypeError(f"{what} is an int, not {type(value).__name__}: {shown(value)}")
+    return value if 0 < value < 2**63 else 0
+
+
+def shown(value: object) -> str:
+    """A value for an error's text: its repr, cut short where it is long."""
+    text = repr(value[:80] if isinstance(value, (str, bytes)) else value)
+    return text if len(text) <= 100 and not _is_cut(value) else f"{text[:96]}…"
+
+
+def _is_cut(value: object) -> bool:
+    return isinstance(value, (str, bytes)) and len(value) > 80

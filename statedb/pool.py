@@ -1,0 +1,306 @@
+"""Pool: a fixed number of connections, lent to one call at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from statedb.connection import Connection
+from statedb.dialects import Dialect, Transaction
+from statedb.errors import CallTimeoutError, DatabaseError, PoolClosedError
+
+# A forked child must never touch its parent's connections, not even by letting go of them: closing
+# one would speak on the parent's socket, or drop the parent's locks on a file.
+_inherited: list[Any] = []
+
+
+class Pool:
+    """Connections to one target: opened when first needed, taken last in first out.
+
+    ``prepare`` is called with the first connection before it is lent.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        target: Any,
+        *,
+        size: int,
+        timeout: float,
+        prepare: Callable[[Connection], None],
+        known: dict[Any, Any],
+    ) -> None:
+        self._dialect = dialect
+        self._target = target
+        self._prepare = prepare
+        self.size = size
+        self.timeout = timeout
+        self._known = known
+        self._in_memory = dialect.in_memory(target)
+        self._closes_before_fork = dialect.close_before_fork and not self._in_memory
+        self._orphaned = False
+        self._start()
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._idle: list[Connection] = []
+        self._all: set[Connection] = set()
+        #: Places taken: connections, and those that are being opened.
+        self._places = 0
+        self._waiting: deque[_Waiter] = deque()
+        self._preparing = threading.Lock()
+        self._prepared = False
+        self._closed = False
+        self._forking = False
+        self._watch = threading.Event()
+        self._watchdog: threading.Thread | None = None
+
+    # --- Lending ---
+
+    def take(self, deadline: float) -> Connection:
+        """A connection for one call, which whoever takes it gives back.
+
+        Raises CallTimeoutError where none is free in time, and what the driver raises where none
+        can be opened.
+        """
+        with self._lock:
+            if self._closed:
+                raise PoolClosedError("this Database is closed")
+            conn = None
+            waiter = None
+            if self._forking or (not self._idle and self._places >= self.size):
+                waiter = _Waiter()
+                self._waiting.append(waiter)
+            elif self._idle:
+                conn = self._idle.pop()
+            else:
+                self._places += 1
+        if waiter is not None:
+            conn = self._wait(waiter, deadline)
+        if conn is not None and self._dialect.is_dead(conn.raw):
+            self._discard(conn)
+            conn = None
+        if conn is None:
+            conn = self._open(deadline)
+        self._limit_lock_wait(conn, deadline)
+        conn.deadline = deadline
+        return conn
+
+    def _wait(self, waiter: _Waiter, deadline: float) -> Connection | None:
+        if not waiter.ready.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            with self._lock:
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
+                    raise CallTimeoutError(
+                        f"none of {self.size} connections was free within {self.timeout:g} s;"
+                        f" a larger pool_size, or shorter transactions, may help"
+                    )
+        if waiter.closed:
+            raise PoolClosedError("this Database was closed before a connection was free")
+        return waiter.conn
+
+    def give_back(self, conn: Connection) -> None:
+        """Take back what take() gave; one that is broken, or in a state not ours, is closed."""
+        # The watchdog first says that it cuts, then looks at the deadline once more: either it
+        # sees this, or the next line sees that the connection is not to be trusted.
+        conn.deadline = None
+        usable = not (conn.cutting or conn.broken) and self._is_clean(conn)
+        if not usable and self._in_memory:
+            # Closing it would lose all that it holds, and no server is there to be lost.
+            conn.reset()
+            usable = True
+        conn.memo = {}
+        conn.error = None
+        conn.in_doubt = conn.committed = False
+        if not usable:
+            self._discard(conn)
+        with self._lock:
+            if usable and (self._closed or (self._forking and self._closes_before_fork)):
+                self._all.discard(conn)
+                conn.close()
+                usable = False
+            self._pass_on(conn if usable else None)
+
+    def _is_clean(self, conn: Connection) -> bool:
+        return self._dialect.transaction(conn.raw) is Transaction.AUTOCOMMIT
+
+    def _discard(self, conn: Connection) -> None:
+        with self._lock:
+            self._all.discard(conn)
+        conn.close()
+
+    def _pass_on(self, conn: Connection | None) -> None:
+        """Give a connection, or the place to open one, to who has waited longest; lock held."""
+        if self._waiting and not self._forking:
+            waiter = self._waiting.popleft()
+            waiter.conn = conn
+            waiter.ready.release()
+        elif conn is not None:
+            self._idle.append(conn)
+        else:
+            self._places -= 1
+        self._changed.notify_all()
+
+    # --- Opening ---
+
+    def _open(self, deadline: float) -> Connection:
+        """A new connection, in the place that was taken for it."""
+        try:
+            if self._orphaned:
+                raise DatabaseError(
+                    "an in-memory database lives in the process that opened it, not in its forks:"
+                    " connect() anew, or use a file"
+                )
+            seconds = _lock_wait(deadline)
+            raw = self._dialect.connect(self._target, seconds)
+            conn = Connection(raw, self._dialect, known=self._known)
+            conn.lock_wait = seconds
+            try:
+                conn.deadline = deadline
+                with self._lock:
+                    self._all.add(conn)
+                    self._start_watchdog()
+                if not self._prepared:
+                    with self._preparing:
+                        if not self._prepared:
+                            self._prepare(conn)
+                            self._prepared = True
+            except BaseException:
+                self._discard(conn)
+                raise
+        except BaseException:
+            with self._lock:
+                self._pass_on(None)
+            raise
+        return conn
+
+    def _limit_lock_wait(self, conn: Connection, deadline: float) -> None:
+        """Let no statement wait for a lock much longer than its call may last."""
+        remaining = _lock_wait(deadline)
+        if not 0.8 < remaining / conn.lock_wait < 1.25:
+            try:
+                self._dialect.limit_lock_wait(conn.raw, remaining)
+            except BaseException:
+                conn.broken = True
+                self.give_back(conn)
+                raise
+            conn.lock_wait = remaining
+
+    # --- Watching ---
+
+    def _start_watchdog(self) -> None:
+        if self._watchdog is None:
+            self._watchdog = threading.Thread(
+                target=self._watch_deadlines, name="statedb-watchdog", daemon=True
+            )
+            self._watchdog.start()
+
+    def _watch_deadlines(self) -> None:
+        """Cut each connection whose call has outlasted its time.
+
+        No call is given less than the timeout, so none that begins while this thread sleeps can
+        be due before it wakes; who tries again on a new connection wakes it.
+        """
+        while not self._closed:
+            now = time.monotonic()
+            nearest = now + self.timeout
+            with self._lock:
+                lent = [conn for conn in self._all if conn.deadline is not None]
+            for conn in lent:
+                deadline = conn.deadline
+                if deadline is None:
+                    continue
+                if deadline <= now:
+                    conn.cutting = True
+                    if conn.deadline is None or conn.deadline > now:
+                        conn.cutting = False
+                    else:
+                        self._dialect.cut(conn.raw)
+                        deadline = now + 0.5
+                nearest = min(nearest, deadline)
+            self._watch.wait(max(0.0, nearest - time.monotonic()))
+            self._watch.clear()
+
+    def look_again(self) -> None:
+        """Wake the watchdog: a call has a deadline nearer than the timeout."""
+        self._watch.set()
+
+    # --- Ends ---
+
+    def close(self, *, held: int = 0) -> None:
+        """Close all connections: idle ones now, lent ones when they come back.
+
+        Waits, within the timeout, for all but ``held`` of them, which the caller itself has.
+        """
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            self._places -= len(idle)
+            self._all.difference_update(idle)
+            for waiter in self._waiting:
+                waiter.closed = True
+                waiter.ready.release()
+            self._waiting.clear()
+            for conn in idle:
+                conn.close()
+            self._changed.wait_for(lambda: self._places <= held, self.timeout)
+            watchdog = self._watchdog
+        self._watch.set()
+        if watchdog is not None and watchdog is not threading.current_thread():
+            watchdog.join()
+
+    def before_fork(self, held: int) -> None:
+        """Lend nothing more, and wait, within the timeout, until all but ``held`` are back."""
+        with self._lock:
+            self._forking = True
+            self._changed.wait_for(
+                lambda: self._places - len(self._idle) <= held, min(self.timeout, 10.0)
+            )
+            if self._closes_before_fork:
+                for conn in self._idle:
+                    self._all.discard(conn)
+                    conn.close()
+                self._places -= len(self._idle)
+                self._idle.clear()
+
+    def after_fork_in_parent(self) -> None:
+        with self._lock:
+            self._forking = False
+            while self._waiting and (self._idle or self._places < self.size):
+                if self._idle:
+                    self._pass_on(self._idle.pop())
+                else:
+                    self._places += 1
+                    self._pass_on(None)
+
+    def after_fork_in_child(self) -> None:
+        _inherited.extend(self._all)
+        self._orphaned = self._orphaned or (self._in_memory and bool(self._all))
+        closed = self._closed
+        self._start()
+        self._closed = closed
+
+
+def _lock_wait(deadline: float) -> float:
+    """How long a statement may wait for a lock: a little less than its call may last.
+
+    That it ended waiting is then told by the server, and is sure to have had no effect.
+    """
+    remaining = deadline - time.monotonic()
+    return max(0.05, remaining - min(1.0, remaining / 10))
+
+
+class _Waiter:
+    """A call that waits for a connection, or for the place to open one."""
+
+    __slots__ = ("closed", "conn", "ready")
+
+    def __init__(self) -> None:
+        self.ready = threading.Lock()
+        self.ready.acquire()
+        self.conn: Connection | None = None
+        self.closed = False

@@ -1,0 +1,397 @@
+"""State: operations on objects and on their values, as functions of a connection."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from statedb.connection import AnyConnection, Connection, Row, adapt
+from statedb.errors import (
+    InvalidTypeError,
+    NoSuchObjectError,
+    NoSuchStateError,
+    OutcomeUnknownError,
+)
+from statedb.names import check_id, encode_name, name_hash, shown
+from statedb.operation import operation
+from statedb.resultspec import Field, ResultSpec, integer_field, select, text_field
+from statedb.values import decode_value, encode_value
+
+
+class NoDefault:
+    """The type of NO_DEFAULT, which stands for "no default given": None is a legal default."""
+
+    def __repr__(self) -> str:
+        return "NO_DEFAULT"
+
+
+NO_DEFAULT: Final = NoDefault()
+
+
+@dataclass(frozen=True)
+class ObjectModel:
+    """An object: what it is called, of which class, and the id by which its values are known."""
+
+    id: int
+    name: str
+    class_name: str
+
+
+OBJECT_FIELDS: Final[Mapping[str, Field]] = {
+    "id": integer_field("id"),
+    "name": text_field("name"),
+    "class_name": text_field("class_name"),
+}
+
+#: Past this many remembered object ids, all are forgotten and remembered anew as they are used.
+MAX_KNOWN_OBJECTS = 10_000
+#: Past this many names it is cheaper to read all values of the object and pick; still one statement.
+MAX_NAMES_IN_STATEMENT = 500
+
+
+def _value(objectid: Any, name: Any, *_: Any, **__: Any) -> tuple[Any, tuple[Any, ...]]:
+    return objectid, (name,)
+
+
+def _some_values(objectid: Any, names: Any, *_: Any) -> tuple[Any, tuple[Any, ...] | None]:
+    return objectid, tuple(names)
+
+
+def _named_values(objectid: Any, names: Any = None) -> tuple[Any, tuple[Any, ...] | None]:
+    # What is no list or tuple may be an iterator, which can be read but once.
+    return objectid, tuple(names) if isinstance(names, (list, tuple)) else None
+
+
+def _all_values(objectid: Any) -> tuple[Any, None]:
+    return objectid, None
+
+
+# --- Objects ---------------------------------------------------------------------------------
+
+
+@operation(repeatable=True)
+def get_object_id(conn: AnyConnection, name: str, class_name: str) -> int:
+    """The id of the object of this name and class, which is added if there is none.
+
+    All callers get the same id, however many ask at once, until the object is deleted; no id is
+    used again. Raises InvalidNameError, or InvalidTypeError for what is no str.
+    """
+    conn = adapt(conn)
+    names = {
+        "name": encode_name(name, "an object's name"),
+        "class_name": encode_name(class_name, "an object's class name"),
+    }
+    bind = conn.binary
+    identity = {"identity_hash": bind(name_hash(names["name"], names["class_name"]))}
+    row = conn.fetch_one(conn.sql["select_object_id"], identity)
+    while row is None:
+        values = {key: bind(value) for key, value in names.items()}
+        if conn.insert(conn.sql["insert_object"], values | identity):
+            row = (conn.new_id(),)
+        else:
+            # The rival's; or nobody's once more, if it was deleted meanwhile.
+            row = conn.fetch_one(conn.sql["select_object_id_of_rival"], identity)
+    objectid: int = row[0]
+    if not conn.in_transaction:
+        if len(conn.known) >= MAX_KNOWN_OBJECTS:
+            conn.known.clear()
+        conn.known[name, class_name] = objectid
+    return objectid
+
+
+@operation(reads=True)
+def get_objects(conn: AnyConnection, resultSpec: ResultSpec | None = None) -> list[ObjectModel]:
+    """The objects that a ResultSpec asks for, all without one; by id where it gives no order.
+
+    Fields are id, name and class_name; names are compared and ordered by their UTF-8 bytes.
+    Raises InvalidResultSpecError, which says what is legal.
+    """
+    rows = select(adapt(conn), "select_objects", OBJECT_FIELDS, resultSpec)
+    return [ObjectModel(row[0], row[1].decode(), row[2].decode()) for row in rows]
+
+
+@operation(touches=_all_values)
+def delete_object(conn: AnyConnection, objectid: int) -> bool:
+    """Whether there was an object of this id; it is deleted, and its values with it."""
+    conn = adapt(conn)
+    parameters = {"objectid": check_id(objectid, "an objectid")}
+    _forget(conn, objectid)
+    with conn.transaction():
+        deleted = conn.execute(conn.sql["delete_object"], parameters) > 0
+        conn.execute(conn.sql["delete_values"], parameters)
+    # Again: it may have been looked up, and remembered, until the transaction's end.
+    _forget(conn, objectid)
+    return deleted
+
+
+def _forget(conn: Connection, objectid: int) -> None:
+    for key, known in list(conn.known.items()):
+        if known == objectid:
+            conn.known.pop(key, None)
+
+
+def _no_such_object(conn: Connection, objectid: int) -> NoSuchObjectError:
+    _forget(conn, objectid)
+    return NoSuchObjectError(f"there is no object {shown(objectid)}; getObjectId makes one")
+
+
+# --- One value -------------------------------------------------------------------------------
+
+
+@operation(reads=True, touches=_value)
+def get_state(conn: AnyConnection, objectid: int, name: str, default: Any = NO_DEFAULT) -> Any:
+    """The object's value of this name; ``default`` if there is none and one was given.
+
+    Raises NoSuchStateError, a KeyError, where there is neither, and StoredValueError, a TypeError,
+    where what is stored is no JSON. None is a legal default, and a stored null a value.
+    """
+    conn = adapt(conn)
+    row = conn.fetch_one(conn.sql["select_value"], _key(conn, objectid, name))
+    if row is not None:
+        return decode_value(row[0], objectid, name)
+    if isinstance(default, NoDefault):
+        raise _no_such_state(objectid, name)
+    return default
+
+
+@operation(repeatable=True, touches=_value)
+def set_state(conn: AnyConnection, objectid: int, name: str, value: Any) -> Any:
+    """Overwrite the object's value of this name, or create it; the value actually written.
+
+    If a rival creates the name between our looking for it and our writing it, the first wins: the
+    rival's value stands and is returned. Raises InvalidValueError, a TypeError, for what is no
+    JSON, and NoSuchObjectError, a KeyError.
+    """
+    conn = adapt(conn)
+    row = _row(conn, _key(conn, objectid, name), name, encode_value(value, objectid, name))
+    # An UPDATE that finds nothing may lock the gap against those who would fill it, until the
+    # application's transaction ends; two that do so to each other deadlock. So look first.
+    if not _locks_gap(conn) or conn.fetch_one(conn.sql["select_value"], row) is not None:
+        if conn.execute(conn.sql["update_value"], row):
+            return decode_value(row["value"], objectid, name)
+    return _create(conn, objectid, name, row)
+
+
+def _locks_gap(conn: Connection) -> bool:
+    return conn.dialect.locks_gaps and not conn.owned and conn.in_transaction
+
+
+@operation(repeatable=True, touches=_value)
+def atomic_create_state(
+    conn: AnyConnection, objectid: int, name: str, thd_create_callback: Callable[[], Any]
+) -> Any:
+    """The object's value of this name; if there is none, what the callback returns is stored.
+
+    It is created once for the whole cluster: every caller everywhere returns the same value. The
+    callback runs in this thread, at most once, with no lock or transaction of ours held; what it
+    raises propagates, and nothing is stored. Raises InvalidValueError for a result that is no
+    JSON, and NoSuchObjectError.
+    """
+    conn = adapt(conn)
+    key = _key(conn, objectid, name)
+    found = conn.fetch_one(conn.sql["select_value"], key)
+    if found is not None:
+        return decode_value(found[0], objectid, name)
+    created = (atomic_create_state, objectid, name)
+    if created not in conn.memo:
+        conn.memo[created] = encode_value(thd_create_callback(), objectid, name)
+    value = _create(conn, objectid, name, _row(conn, key, name, conn.memo[created]))
+    del conn.memo[created]
+    return value
+
+
+def _create(conn: Connection, objectid: int, name: str, row: dict[str, Any]) -> Any:
+    """Add a value; the rival's if somebody else was first."""
+    while True:
+        if conn.insert(conn.sql["insert_value"], row):
+            return decode_value(row["value"], objectid, name)
+        rival = conn.fetch_one(conn.sql["select_value_of_rival"], row)
+        if rival is not None:
+            return decode_value(rival[0], objectid, name)
+        if conn.fetch_one(conn.sql["lock_object"], row) is None:
+            raise _no_such_object(conn, objectid)
+        # The rival's value was deleted before we could read it: the name is free again.
+
+
+@operation(touches=_value)
+def delete_state(conn: AnyConnection, objectid: int, name: str) -> bool:
+    """Whether the object had a value of this name; it is deleted."""
+    conn = adapt(conn)
+    return conn.execute(conn.sql["delete_value"], _key(conn, objectid, name)) > 0
+
+
+@operation(repeatable=True, touches=_value)
+def update_state(
+    conn: AnyConnection,
+    objectid: int,
+    name: str,
+    thd_update_callback: Callable[[Any], Any],
+    default: Any = NO_DEFAULT,
+) -> Any:
+    """Replace the object's value of this name by what the callback makes of it; the new value.
+
+    Where there is none the callback gets ``default``, and without one NoSuchStateError is raised.
+    It runs again whenever another writer got in between, so it touches nothing else; no update is
+    lost. By compare-and-set on the row's stamp, and by locking the row in a transaction that is
+    already open. Raises what the callback raises, InvalidValueError and NoSuchObjectError.
+    """
+    conn = adapt(conn)
+    key = _key(conn, objectid, name)
+    locked = "_for_update" if conn.in_transaction else ""
+    query = conn.sql[f"select_value_and_stamp{locked}"]
+    doubts = conn.memo.get((update_state, objectid, name)) or _Doubts()
+    while True:
+        text, stamp = conn.fetch_one(query, key) or (None, None)
+        if doubts.settled_by(stamp, objectid, name):
+            return decode_value(text, objectid, name)
+        if text is not None:
+            value = decode_value(text, objectid, name)
+        elif isinstance(default, NoDefault):
+            raise _no_such_state(objectid, name)
+        else:
+            value = default
+        new_text = encode_value(thd_update_callback(value), objectid, name)
+        row = _row(conn, key, name, new_text)
+        try:
+            if stamp is None:
+                written = conn.insert(conn.sql["insert_value"], row)
+            else:
+                row["expected_stamp"] = stamp
+                written = conn.execute(conn.sql["update_value_of_stamp"], row) > 0
+        except BaseException:
+            if conn.in_doubt:
+                doubts.add(stamp, row["stamp"])
+                conn.memo[update_state, objectid, name] = doubts
+            raise
+        if written:
+            return decode_value(new_text, objectid, name)
+        if stamp is None and conn.fetch_one(conn.sql["lock_object"], key) is None:
+            raise _no_such_object(conn, objectid)
+
+
+class _Doubts:
+    """The tries of one update_state whose answers were lost: each may have landed, or may yet."""
+
+    def __init__(self) -> None:
+        self._expected: int | None = None
+        self._stamps: set[int] = set()
+
+    def add(self, expected: int | None, stamp: int) -> None:
+        self._expected = expected
+        self._stamps.add(stamp)
+
+    def settled_by(self, stamp: int | None, objectid: int, name: str) -> bool:
+        """Whether the stamp that is there now is one of our tries'; raises if that cannot be told.
+
+        The stamp that we expected, still there, says that none has landed yet. No stamp says
+        nothing: ours may have been there, and deleted since.
+        """
+        if not self._stamps or (stamp is not None and stamp == self._expected):
+            return False
+        if stamp in self._stamps:
+            return True
+        raise OutcomeUnknownError(
+            f"the answer to an update of {shown(name)} of object {objectid} was lost, and whether"
+            f" it took effect before somebody else wrote or deleted the value cannot be told"
+        )
+
+
+# --- Several values --------------------------------------------------------------------------
+
+
+@operation(reads=True, touches=_named_values)
+def get_states(
+    conn: AnyConnection, objectid: int, names: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """The object's values by name: all, or those of ``names`` that exist. One statement."""
+    conn = adapt(conn)
+    if names is None:
+        wanted = None
+    else:
+        wanted = {_encode_state_name(name) for name in _checked_names(names)}
+    key = {"objectid": check_id(objectid, "an objectid")}
+    if wanted is None or len(wanted) > MAX_NAMES_IN_STATEMENT:
+        rows = conn.fetch_all(conn.sql["select_values"], key)
+    else:
+        rows = _rows_named(conn, key, sorted(wanted))
+    values = {}
+    for encoded, text in rows:
+        if wanted is None or encoded in wanted:
+            name = encoded.decode()
+            values[name] = decode_value(text, objectid, name)
+    return values
+
+
+def _rows_named(conn: Connection, key: dict[str, Any], names: list[bytes]) -> Sequence[Row]:
+    # No name is like one that no value has. Rounded up to a power of two, so that a server that
+    # prepares statements sees few; what is asked for twice is found once.
+    hashes = [conn.binary(name_hash(name)) for name in names] or [conn.binary(b"")]
+    count = 1 << (len(hashes) - 1).bit_length()
+    hashes.extend(hashes[-1:] * (count - len(hashes)))
+    parameters = {f"name_hash_{index}": digest for index, digest in enumerate(hashes)}
+    sql = conn.sql.repeated("select_values_named", count)
+    return conn.fetch_all(sql, parameters | key)
+
+
+@operation(repeatable=True, touches=_some_values)
+def set_states(conn: AnyConnection, objectid: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Write several values of an object, all or nothing; what was written.
+
+    All of them are the caller's: one that a rival created meanwhile is overwritten. Rows are
+    locked in one order, so that callers who share names wait for each other and no deadlock comes
+    of it. Raises as set_state does, before anything is written.
+    """
+    conn = adapt(conn)
+    if not isinstance(values, Mapping):
+        raise InvalidTypeError(
+            f"the values to set are a mapping of names to values, not {type(values).__name__}"
+        )
+    rows = {
+        name: _row(conn, _key(conn, objectid, name), name, encode_value(value, objectid, name))
+        for name, value in values.items()
+    }
+    with conn.transaction():
+        key = {"objectid": check_id(objectid, "an objectid")}
+        if conn.fetch_one(conn.sql["lock_object"], key) is None:
+            raise _no_such_object(conn, objectid)
+        if rows:
+            in_order = sorted(rows.values(), key=lambda row: row["name_hash"])
+            conn.execute_many(conn.sql["upsert_value"], in_order)
+    return {name: decode_value(row["value"], objectid, name) for name, row in rows.items()}
+
+
+# --- Keys and rows ---------------------------------------------------------------------------
+
+
+def _key(conn: Connection, objectid: int, name: str) -> dict[str, Any]:
+    return {
+        "objectid": check_id(objectid, "an objectid"),
+        "name_hash": conn.binary(name_hash(_encode_state_name(name))),
+    }
+
+
+def _row(conn: Connection, key: dict[str, Any], name: str, text: str) -> dict[str, Any]:
+    """The parameters of a statement that writes a value, with a stamp of its own.
+
+    The stamp is not of ``random``, which an application may have seeded alike in every process.
+    """
+    stored_name = conn.binary(_encode_state_name(name))
+    return {**key, "name": stored_name, "value": text, "stamp": secrets.randbits(63)}
+
+
+def _encode_state_name(name: str) -> bytes:
+    return encode_name(name, "a value's name")
+
+
+def _checked_names(names: Iterable[str]) -> Iterable[str]:
+    if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+        raise InvalidTypeError(
+            f"the names to get are several str, not one {type(names).__name__}: {shown(names)}"
+        )
+    return names
+
+
+def _no_such_state(objectid: int, name: str) -> NoSuchStateError:
+    return NoSuchStateError(f"object {shown(objectid)} has no value named {shown(name)}")

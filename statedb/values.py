@@ -1,0 +1,89 @@
+"""Values: which are legal, and their JSON as it is stored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from statedb.errors import InvalidValueError, StoredValueError, ValueTooLargeError
+from statedb.names import shown
+
+#: The longest JSON of a value, in characters; even escaped once more it fits every engine's packet.
+MAX_VALUE_CHARACTERS = 4 * 1024 * 1024
+#: How deeply lists and objects may be nested. Counted here: the encoder's limit varies.
+MAX_NESTING = 200
+
+# ASCII only, so that the text survives every charset; one of each, as building them costs more
+# than a short value takes to encode.
+_encode = json.JSONEncoder(allow_nan=False).encode
+_decode = json.JSONDecoder().decode
+_SCALARS = frozenset((str, int, bool, type(None)))
+
+
+def encode_value(value: Any, objectid: int, name: str) -> str:
+    """The JSON of a value that is to be the object's value of that name."""
+    try:
+        if type(value) not in _SCALARS:
+            _check_containers(value)
+        text = _encode(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(
+            f"the value for {shown(name)} of object {shown(objectid)} is no JSON: {error}"
+        ) from error
+    if len(text) > MAX_VALUE_CHARACTERS:
+        raise ValueTooLargeError(
+            f"the value for {shown(name)} of object {shown(objectid)} has {len(text)} characters of JSON,"
+            f" and {MAX_VALUE_CHARACTERS} are the most"
+        )
+    return text
+
+
+def _check_containers(value: Any) -> None:
+    """Refuse what the encoder lets pass, or refuses at depths that vary with the stack."""
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        deeper: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                _check_keys(one)
+                deeper.extend(one.values())
+            elif isinstance(one, (list, tuple)):
+                deeper.extend(one)
+        if not deeper:
+            return
+        level = deeper
+    if any(isinstance(one, (dict, list, tuple)) for one in level):
+        raise ValueError(f"it is nested more than {MAX_NESTING} levels deep, or holds itself")
+
+
+def _check_keys(mapping: dict[Any, Any]) -> None:
+    seen: dict[str, Any] = {}
+    for key in mapping:
+        if type(key) is not str:
+            break
+    else:
+        return
+    for key in mapping:
+        text = _key_text(key)
+        if text in seen:
+            raise ValueError(f"its keys {shown(seen[text])} and {shown(key)} are one key in JSON")
+        seen[text] = key
+
+
+def _key_text(key: Any) -> str:
+    """The string that the encoder makes of a key."""
+    if isinstance(key, str):
+        return str.__str__(key)
+    if key is None or isinstance(key, (int, float)):
+        return _encode(key)
+    raise TypeError(f"keys must be str, int, float, bool or None, not {type(key).__name__}")
+
+
+def decode_value(text: str | bytes, objectid: int, name: str) -> Any:
+    """The value of a stored JSON text; bytes where the application's connection gives no str."""
+    try:
+        return _decode(text if isinstance(text, str) else text.decode("ascii"))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise StoredValueError(
+            f"what is stored for {shown(name)} of object {shown(objectid)} is no JSON: {error}"
+        ) from error
