@@ -252,7 +252,7 @@ class _Transaction:
         conn._depth -= 1
 
     def _undo(self) -> None:
-        """Undo what was written within; where that fails too, the first error is the one to tell."""
+        """Undo what was written within. Should that fail too, the first error is the one to tell."""
         conn = self._conn
         conn._depth -= 1
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 _NAME = re.compile(r"-- name: ([a-z][a-z0-9_]*)$")
 _PARAMETER = re.compile(r"%\((\w+)\)([sb])")
+_BYTES = re.compile(r"%\((\w+)\)b")
 _EACH = re.compile(r"/\*each\*/(.*?)/\*end\*/", re.DOTALL)
 
 
@@ -59,14 +60,12 @@ def named_parameters(text: str) -> str:
 
 
 def hexadecimal_parameters(text: str) -> str:
-    """The statement with its bytes sent as digits, which mean the same under every session's charset."""
-    return _PARAMETER.sub(
-        lambda found: f"UNHEX(%({found[1]})s)" if found[2] == "b" else found[0], text
-    )
+    """The statement with its bytes sent as digits, which mean the same under every charset."""
+    return _BYTES.sub(r"UNHEX(%(\1)s)", text)
 
 
 def shipped(directory: str) -> Path:
-    """Where statedb's own ``sql/<directory>`` lies: in the installed package, or beside a checkout's."""
+    """Where our ``sql/<directory>`` lies: in the installed package, or in the checkout beside it."""
     package = Path(__file__).parent
     for root in (package / "sql", package.parent / "sql"):
         if (root / directory).is_dir():

@@ -47,7 +47,7 @@ OBJECT_FIELDS: Final[Mapping[str, Field]] = {
 
 #: Past this many remembered object ids, all are forgotten and remembered anew as they are used.
 MAX_KNOWN_OBJECTS = 10_000
-#: Past this many names it is cheaper to read all values of the object and pick; still one statement.
+#: Past this many names all values of the object are read and picked from: still one statement.
 MAX_NAMES_IN_STATEMENT = 500
 
 
@@ -168,9 +168,9 @@ def set_state(conn: AnyConnection, objectid: int, name: str, value: Any) -> Any:
     row = _row(conn, _key(conn, objectid, name), name, encode_value(value, objectid, name))
     # An UPDATE that finds nothing may lock the gap against those who would fill it, until the
     # application's transaction ends; two that do so to each other deadlock. So look first.
-    if not _locks_gap(conn) or conn.fetch_one(conn.sql["select_value"], row) is not None:
-        if conn.execute(conn.sql["update_value"], row):
-            return decode_value(row["value"], objectid, name)
+    may_be_there = not _locks_gap(conn) or conn.fetch_one(conn.sql["select_value"], row)
+    if may_be_there and conn.execute(conn.sql["update_value"], row):
+        return decode_value(row["value"], objectid, name)
     return _create(conn, objectid, name, row)
 
 
@@ -307,10 +307,7 @@ def get_states(
 ) -> dict[str, Any]:
     """The object's values by name: all, or those of ``names`` that exist. One statement."""
     conn = adapt(conn)
-    if names is None:
-        wanted = None
-    else:
-        wanted = {_encode_state_name(name) for name in _checked_names(names)}
+    wanted = None if names is None else {_encode_state_name(name) for name in _several(names)}
     key = {"objectid": check_id(objectid, "an objectid")}
     if wanted is None or len(wanted) > MAX_NAMES_IN_STATEMENT:
         rows = conn.fetch_all(conn.sql["select_values"], key)
@@ -385,7 +382,7 @@ def _encode_state_name(name: str) -> bytes:
     return encode_name(name, "a value's name")
 
 
-def _checked_names(names: Iterable[str]) -> Iterable[str]:
+def _several(names: Iterable[str]) -> Iterable[str]:
     if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
         raise InvalidTypeError(
             f"the names to get are several str, not one {type(names).__name__}: {shown(names)}"

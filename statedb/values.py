@@ -39,7 +39,7 @@ def encode_value(value: Any, objectid: int, name: str) -> str:
 
 
 def _check_containers(value: Any) -> None:
-    """Refuse what the encoder lets pass, or refuses at depths that vary with the stack."""
+    """Refuse what the encoder lets pass, or refuses only from a depth that varies."""
     level = [value]
     for _ in range(MAX_NESTING + 1):
         deeper: list[Any] = []
