@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             db.upgrade()
             print(f"{db!r} has the tables of statedb {statedb.__version__}")
     except (Error, ValueError) as error:
-        print(f"statedb: {error}", file=sys.stderr)
+        # On one line, which libpq's own messages are not.
+        print(f"statedb: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 

@@ -161,15 +161,19 @@ class _Name(Generic[P, R]):
         self._name = name
         self.__doc__ = self._operation.__doc__
 
-    def _bind(self, connector: _Connector, how: Callable[..., Any]) -> Any:
+    def _bind(self, connector: _Connector, how: Callable[..., Any], result: str) -> Any:
         operation = self._operation
+        signature = inspect.signature(operation)
 
         def bound(*args: Any, **kwargs: Any) -> Any:
             return how(operation, *args, **kwargs)
 
         bound.__name__ = bound.__qualname__ = self._name
         bound.__doc__ = operation.__doc__
-        bound.__signature__ = _without_connection(operation)  # type: ignore[attr-defined]
+        bound.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=list(signature.parameters.values())[1:],
+            return_annotation=result.format(signature.return_annotation),
+        )
         # From now on it is found in the connector itself, before this descriptor.
         connector.__dict__[self._name] = bound
         return bound
@@ -183,7 +187,9 @@ class _Sync(_Name[P, R]):
     @overload
     def __get__(self, connector: _Connector, owner: type) -> Callable[P, R]: ...
     def __get__(self, connector: _Connector | None, owner: type) -> Any:
-        return self if connector is None else self._bind(connector, connector._executor.run)
+        if connector is None:
+            return self
+        return self._bind(connector, connector._executor.run, "{}")
 
 
 class _Async(_Name[P, R]):
@@ -194,12 +200,9 @@ class _Async(_Name[P, R]):
     @overload
     def __get__(self, connector: _Connector, owner: type) -> Callable[P, Future[R]]: ...
     def __get__(self, connector: _Connector | None, owner: type) -> Any:
-        return self if connector is None else self._bind(connector, connector._executor.submit)
-
-
-def _without_connection(operation: Callable[..., Any]) -> inspect.Signature:
-    signature = inspect.signature(operation)
-    return signature.replace(parameters=list(signature.parameters.values())[1:])
+        if connector is None:
+            return self
+        return self._bind(connector, connector._executor.submit, "Future[{}]")
 
 
 class _Connector:

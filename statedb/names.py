@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from hashlib import sha256
 
 from statedb.errors import InvalidNameError, InvalidTypeError
@@ -42,11 +43,13 @@ def check_id(value: int, what: str) -> int:
     return value if 0 < value < 2**63 else 0
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+
+
 def shown(value: object) -> str:
-    """A value for an error's text: its repr, cut short where it is long."""
-    text = repr(value[:80] if isinstance(value, (str, bytes)) else value)
-    return text if len(text) <= 100 and not _is_cut(value) else f"{text[:96]}…"
-
-
-def _is_cut(value: object) -> bool:
-    return isinstance(value, (str, bytes)) and len(value) > 80
+    """A value for an error's text: its repr, shortened where it is long."""
+    try:
+        return _short.repr(value)
+    except Exception:  # an int of more digits than Python converts
+        return f"<{type(value).__name__}>"

@@ -65,7 +65,7 @@ def hexadecimal_parameters(text: str) -> str:
 
 
 def shipped(directory: str) -> Path:
-    """Where our ``sql/<directory>`` lies: in the installed package, or in the checkout beside it."""
+    """Where our ``sql/<directory>`` lies: in the installed package, or beside a checkout's."""
     package = Path(__file__).parent
     for root in (package / "sql", package.parent / "sql"):
         if (root / directory).is_dir():
@@ -97,6 +97,8 @@ def _cut(path: Path) -> Iterable[tuple[str, str]]:
             if name:
                 yield name, _statement(path, name, lines)
             name, lines = opening[1], []
+        elif line.startswith("-- name"):
+            raise ValueError(f"{path}:{number}: not of the form '-- name: verb_noun': {line!r}")
         elif line.strip() and not line.lstrip().startswith("--"):
             if not name:
                 raise ValueError(f"{path}:{number}: a statement without a '-- name:' line")

@@ -55,8 +55,8 @@ def _value(objectid: Any, name: Any, *_: Any, **__: Any) -> tuple[Any, tuple[Any
     return objectid, (name,)
 
 
-def _some_values(objectid: Any, names: Any, *_: Any) -> tuple[Any, tuple[Any, ...] | None]:
-    return objectid, tuple(names)
+def _some_values(objectid: Any, values: Any) -> tuple[Any, tuple[Any, ...] | None]:
+    return objectid, tuple(values)
 
 
 def _named_values(objectid: Any, names: Any = None) -> tuple[Any, tuple[Any, ...] | None]:

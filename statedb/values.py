@@ -13,8 +13,8 @@ MAX_VALUE_CHARACTERS = 4 * 1024 * 1024
 #: How deeply lists and objects may be nested. Counted here: the encoder's limit varies.
 MAX_NESTING = 200
 
-# ASCII only, so that the text survives every charset; one of each, as building them costs more
-# than a short value takes to encode.
+# ASCII only, so that the text survives every charset. Building one takes longer than encoding a
+# short value with it.
 _encode = json.JSONEncoder(allow_nan=False).encode
 _decode = json.JSONDecoder().decode
 _SCALARS = frozenset((str, int, bool, type(None)))
@@ -32,8 +32,8 @@ def encode_value(value: Any, objectid: int, name: str) -> str:
         ) from error
     if len(text) > MAX_VALUE_CHARACTERS:
         raise ValueTooLargeError(
-            f"the value for {shown(name)} of object {shown(objectid)} has {len(text)} characters of JSON,"
-            f" and {MAX_VALUE_CHARACTERS} are the most"
+            f"the value for {shown(name)} of object {shown(objectid)} has {len(text)} characters of"
+            f" JSON, and {MAX_VALUE_CHARACTERS} are the most"
         )
     return text
 
@@ -41,7 +41,7 @@ def encode_value(value: Any, objectid: int, name: str) -> str:
 def _check_containers(value: Any) -> None:
     """Refuse what the encoder lets pass, or refuses only from a depth that varies."""
     level = [value]
-    for _ in range(MAX_NESTING + 1):
+    for _ in range(MAX_NESTING):
         deeper: list[Any] = []
         for one in level:
             if isinstance(one, dict):

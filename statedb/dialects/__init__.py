@@ -114,19 +114,14 @@ class _BuiltIn:
     def load(self) -> Dialect:
         try:
             dialect = importlib.import_module(f"statedb.dialects.{self.module}").DIALECT
-        except ModuleNotFoundError as error:
-            if _top_level_name(error.name) != self.driver:
-                raise
+        except ImportError as error:
+            # Not only that the driver is not there: psycopg alone, without libpq, is of no use.
             raise DriverMissingError(
                 f"{self.schemes[0]}:// needs the driver {self.driver}:"
-                f" pip install 'statedb[{self.module}]'"
+                f" pip install 'statedb[{self.module}]' ({error})"
             ) from error
         assert isinstance(dialect, Dialect)
         return dialect
-
-
-def _top_level_name(module: str | None) -> str:
-    return (module or "").partition(".")[0].lower()
 
 
 _known: dict[str, _BuiltIn | Dialect] = {

@@ -1,0 +1,130 @@
+"""The engines, their databases, and the three kinds of caller that every test can ask for."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engines import Engine, chosen_engines
+
+import statedb
+from statedb import Database
+
+Call = Callable[..., Any]
+
+# What is imported by now stays: looking for what a test leaves behind need not look at that.
+gc.freeze()
+
+
+def pytest_report_header() -> str:
+    return f"engines: {', '.join(one.name for one in chosen_engines())}"
+
+
+@pytest.fixture(scope="session", params=chosen_engines(), ids=lambda engine: engine.name)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """One of the engines under test, its server running."""
+    chosen: Engine = request.param
+    with chosen.running():
+        yield chosen
+
+
+@pytest.fixture(scope="session")
+def server_engine(engine: Engine) -> Engine:
+    """An engine with a server of its own, which the tests may stop and start."""
+    if engine.server is None:
+        pytest.skip(f"{engine.name} is no server that these tests start")
+    return engine
+
+
+@pytest.fixture
+def url(engine: Engine, tmp_path: Path) -> Iterator[str]:
+    """A database of its own for the test, with the tables in it and nothing else."""
+    with engine.database(tmp_path) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def db(url: str) -> Iterator[Database]:
+    with statedb.connect(url) as database:
+        yield database
+
+
+@pytest.fixture
+def objectid(db: Database) -> int:
+    return db.state.thdGetObjectId("nightly", "Scheduler")
+
+
+@pytest.fixture
+def application(engine: Engine, url: str) -> Iterator[Callable[..., Any]]:
+    """Opens the application's own connections, by the driver alone; they end with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(**settings: Any) -> Any:
+            return stack.enter_context(contextlib.closing(engine.connect(url, **settings)))
+
+        yield connect
+
+
+@pytest.fixture
+def stored(engine: Engine, url: str) -> Iterator[Callable[..., Any]]:
+    """Reads a value through a second connection of the driver's; ABSENT where there is none."""
+    with contextlib.closing(engine.connect(url, autocommit=True)) as second:
+
+        def read(objectid: int, name: str) -> Any:
+            return statedb.state.get_state(second, objectid, name, ABSENT)
+
+        yield read
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT = _Absent()
+
+
+@pytest.fixture(params=["direct", "sync", "future"])
+def call(request: pytest.FixtureRequest, engine: Engine, url: str, db: Database) -> Iterator[Call]:
+    """Calls an operation as one of the three kinds of caller does."""
+    kind: str = request.param
+    if kind == "direct":
+        with contextlib.closing(engine.connect(url, autocommit=True)) as own:
+            yield lambda operation, *args, **kwargs: operation(own, *args, **kwargs)
+        return
+
+    def through_the_connector(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        name = "".join(word.capitalize() for word in operation.__name__.split("_"))
+        if kind == "sync":
+            return getattr(db.state, f"thd{name}")(*args, **kwargs)
+        future = getattr(db.state, name[0].lower() + name[1:])(*args, **kwargs)
+        return future.result(timeout=60)
+
+    yield through_the_connector
+
+
+@pytest.fixture(autouse=True)
+def no_leak() -> Iterator[None]:
+    """No thread, connection or file of statedb's outlives a test."""
+    before = _open_files()
+    yield
+    left = [one.name for one in threading.enumerate() if one.name.startswith("statedb")]
+    assert not left
+    gc.collect()
+    assert _open_files() - before == set()
+
+
+def _open_files() -> set[str]:
+    """The sockets and database files that this process has open."""
+    files = set()
+    for descriptor in Path("/proc/self/fd").iterdir() if Path("/proc/self/fd").exists() else ():
+        with contextlib.suppress(OSError):
+            target = str(descriptor.readlink())
+            if target.startswith("socket:") or ".sqlite" in target:
+                files.add(f"{descriptor.name} {target}")
+    return files

@@ -1,0 +1,339 @@
+"""Races, with real threads, processes and connections: who wins, and what the loser sees."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from conftest import ABSENT
+from engines import Engine
+from interposed import interpose
+
+import statedb
+from statedb import Database
+from statedb.state import get_state, set_state, set_states, update_state
+
+Stored = Callable[[int, str], Any]
+
+
+def _together(work: Callable[[int], Any], threads: int) -> list[Any]:
+    """What each of so many threads returns, all of them let go at once."""
+    barrier = threading.Barrier(threads)
+
+    def one(number: int) -> Any:
+        barrier.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(threads) as executor:
+        return list(executor.map(one, range(threads)))
+
+
+def _in_processes(target: Callable[..., None], count: int, *arguments: Any) -> list[Any]:
+    """What each of so many processes puts into its queue, all of them let go at once."""
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(count), context.Queue()
+    processes = [
+        context.Process(target=target, args=(barrier, queue, *arguments)) for _ in range(count)
+    ]
+    for process in processes:
+        process.start()
+    results = [queue.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+        process.close()
+    queue.close()
+    queue.join_thread()
+    return results
+
+
+def _ask_for_an_id(barrier: Any, queue: Any, url: str) -> None:
+    with statedb.connect(url) as db:
+        barrier.wait()
+        ids = _together(lambda _: db.state.thdGetObjectId("new", "Object"), 7)
+        queue.put(ids)
+
+
+def _create(barrier: Any, queue: Any, url: str, objectid: int) -> None:
+    with statedb.connect(url) as db:
+        barrier.wait()
+        own = [f"{time.monotonic_ns()}-{number}" for number in range(7)]
+        queue.put(
+            _together(
+                lambda number: db.state.thdAtomicCreateState(objectid, "k", lambda: own[number]), 7
+            )
+        )
+
+
+def _increment(barrier: Any, queue: Any, url: str, objectid: int) -> None:
+    def add(value: int) -> int:
+        return value + 1
+
+    with statedb.connect(url, timeout=120) as db:
+        barrier.wait()
+
+        def count(_: int) -> None:
+            for _ in range(250):
+                db.state.thdUpdateState(objectid, "counter", add, 0)
+
+        _together(count, 4)
+        queue.put("done")
+
+
+def test_fifty_threads_and_eight_processes_get_one_new_id(url: str, db: Database) -> None:
+    ids = _together(lambda _: db.state.thdGetObjectId("thread's", "Object"), 50)
+    assert len(set(ids)) == 1
+    found = _in_processes(_ask_for_an_id, 8, url)
+    assert len({one for ids in found for one in ids}) == 1
+    assert [one.name for one in db.state.thdGetObjects()] == ["thread's", "new"]
+
+
+def test_fifty_threads_and_eight_processes_create_one_value(
+    url: str, db: Database, objectid: int, stored: Stored
+) -> None:
+    returned = _together(
+        lambda number: db.state.thdAtomicCreateState(objectid, "t", lambda: number), 50
+    )
+    assert set(returned) == {stored(objectid, "t")}
+    found = _in_processes(_create, 8, url, objectid)
+    assert {one for values in found for one in values} == {stored(objectid, "k")}
+
+
+def test_a_null_is_created_once(db: Database, objectid: int, stored: Stored) -> None:
+    assert (
+        _together(lambda number: db.state.thdAtomicCreateState(objectid, "k", lambda: None), 20)
+        == [None] * 20
+    )
+    assert db.state.thdAtomicCreateState(objectid, "k", lambda: "again") is None
+    assert stored(objectid, "k") is None
+
+
+def test_no_increment_of_eight_processes_is_lost(url: str, objectid: int, stored: Stored) -> None:
+    _in_processes(_increment, 8, url, objectid)
+    assert stored(objectid, "counter") == 8000
+
+
+# --- A rival between the statements of one set_state -----------------------------------------
+
+
+@pytest.fixture(params=["direct", "direct, in a transaction", "sync", "future"])
+def set_beside_a_rival(
+    request: pytest.FixtureRequest, engine: Engine, url: str
+) -> Callable[..., Any]:
+    """Sets a value while a rival does something just before our INSERT reaches the server."""
+    kind: str = request.param
+
+    def set_(objectid: int, name: str, value: Any, rival: Callable[[], None]) -> Any:
+        with interpose("INSERT INTO statedb_states", rival):
+            if kind in ("sync", "future"):
+                with statedb.connect(url) as db:
+                    if kind == "sync":
+                        return db.state.thdSetState(objectid, name, value)
+                    return db.state.setState(objectid, name, value).result(timeout=60)
+            with contextlib.closing(engine.connect(url, autocommit=kind == "direct")) as own:
+                returned = set_state(own, objectid, name, value)
+                own.commit()
+                return returned
+
+    return set_
+
+
+def test_a_rival_that_creates_the_name_meanwhile_wins(
+    engine: Engine,
+    url: str,
+    objectid: int,
+    set_beside_a_rival: Callable[..., Any],
+    stored: Stored,
+    request: pytest.FixtureRequest,
+) -> None:
+    if engine.name == "sqlite" and "transaction" in request.node.name:
+        pytest.skip("SQLite's one writer is the application: no rival can write meanwhile")
+
+    def rival() -> None:
+        with contextlib.closing(engine.connect(url, autocommit=True)) as other:
+            assert set_state(other, objectid, "k", "the rival's") == "the rival's"
+
+    assert set_beside_a_rival(objectid, "k", "ours", rival) == "the rival's"
+    assert stored(objectid, "k") == "the rival's"
+    with contextlib.closing(engine.connect(url, autocommit=True)) as own:
+        assert set_state(own, objectid, "k", "ours") == "ours"
+
+
+def test_at_repeatable_read_the_rival_wins_too(
+    engine: Engine, url: str, objectid: int, application: Callable[..., Any], stored: Stored
+) -> None:
+    if engine.name not in ("mariadb", "mysql"):
+        pytest.skip("PostgreSQL ends such a transaction with 40001, and SQLite has no such level")
+    own = application()
+    own.cursor().execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    own.begin()
+    # The snapshot is taken before the rival comes.
+    assert get_state(own, objectid, "k", ABSENT) is ABSENT
+
+    def rival() -> None:
+        with contextlib.closing(engine.connect(url, autocommit=True)) as other:
+            set_state(other, objectid, "k", "the rival's")
+
+    with interpose("INSERT INTO statedb_states", rival):
+        assert set_state(own, objectid, "k", "ours") == "the rival's"
+    own.commit()
+    assert stored(objectid, "k") == "the rival's"
+
+
+def test_a_value_deleted_before_the_loser_could_read_it_is_written_anew(
+    engine: Engine, url: str, objectid: int, stored: Stored
+) -> None:
+    with contextlib.closing(engine.connect(url, autocommit=True)) as other:
+
+        def create() -> None:
+            set_state(other, objectid, "k", "the rival's")
+
+        def delete() -> None:
+            statedb.state.delete_state(other, objectid, "k")
+
+        # Nobody reads a value but the loser, who looks for the winner's.
+        with (
+            interpose("INSERT INTO statedb_states", create),
+            interpose("SELECT value", delete),
+            statedb.connect(url) as db,
+        ):
+            assert db.state.thdSetState(objectid, "k", "ours") == "ours"
+    assert stored(objectid, "k") == "ours"
+
+
+@pytest.mark.parametrize("kind", ["direct", "sync", "future"])
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_pending_insert_is_waited_for(
+    engine: Engine,
+    url: str,
+    db: Database,
+    objectid: int,
+    application: Callable[..., Any],
+    stored: Stored,
+    kind: str,
+    commits: bool,
+) -> None:
+    rival = application()
+    set_state(rival, objectid, "k", "the rival's")
+    with ThreadPoolExecutor(1) as executor:
+
+        def ours() -> Any:
+            if kind == "sync":
+                return db.state.thdSetState(objectid, "k", "ours")
+            if kind == "future":
+                return db.state.setState(objectid, "k", "ours").result(timeout=60)
+            with contextlib.closing(engine.connect(url, autocommit=True)) as own:
+                return set_state(own, objectid, "k", "ours")
+
+        pending = executor.submit(ours)
+        time.sleep(0.3)
+        assert not pending.done()
+        rival.commit() if commits else rival.rollback()
+        returned = pending.result(timeout=60)
+    expected = "the rival's" if commits and engine.name.startswith("postgresql") else "ours"
+    assert returned == expected
+    assert stored(objectid, "k") == expected
+
+
+# --- Other writers between reading and writing ------------------------------------------------
+
+
+def test_a_value_deleted_and_created_again_meanwhile_loses_nobodys_write(
+    engine: Engine, url: str, db: Database, objectid: int, stored: Stored
+) -> None:
+    db.state.thdSetState(objectid, "k", [0])
+    with contextlib.closing(engine.connect(url, autocommit=True)) as other:
+        seen = []
+
+        def append(value: list[int]) -> list[int]:
+            seen.append(value)
+            if len(seen) == 1:
+                statedb.state.delete_state(other, objectid, "k")
+                set_state(other, objectid, "k", [0])
+                update_state(other, objectid, "k", lambda value: [*value, 1])
+            return [*value, 2]
+
+        assert db.state.thdUpdateState(objectid, "k", append) == [0, 1, 2]
+    assert seen == [[0], [0, 1]]
+    assert stored(objectid, "k") == [0, 1, 2]
+
+
+def test_an_update_that_finds_its_value_created_meanwhile_builds_on_it(
+    engine: Engine, url: str, objectid: int, stored: Stored
+) -> None:
+    with contextlib.closing(engine.connect(url, autocommit=True)) as other:
+
+        def rival() -> None:
+            set_state(other, objectid, "k", 10)
+
+        with interpose("INSERT INTO statedb_states", rival), statedb.connect(url) as db:
+            assert db.state.thdUpdateState(objectid, "k", lambda value: value + 1, 0) == 11
+    assert stored(objectid, "k") == 11
+
+
+def test_setting_several_overwrites_what_a_rival_creates_meanwhile(
+    engine: Engine, url: str, objectid: int, stored: Stored
+) -> None:
+    if engine.name == "sqlite":
+        pytest.skip("SQLite's one writer is ours: no rival can write meanwhile")
+    with contextlib.closing(engine.connect(url, autocommit=True)) as other:
+
+        def rival() -> None:
+            set_state(other, objectid, "b", "the rival's")
+
+        with interpose("INSERT INTO statedb_states", rival), statedb.connect(url) as db:
+            written = db.state.thdSetStates(objectid, {"a": 1, "b": 2})
+    assert written == {"a": 1, "b": 2}
+    assert [stored(objectid, name) for name in ("a", "b")] == [1, 2]
+
+
+def test_callers_who_set_the_same_names_at_once_never_mix_and_never_fail(
+    db: Database, objectid: int
+) -> None:
+    names = [f"k{number}" for number in range(12)]
+
+    def work(number: int) -> None:
+        for turn in range(25):
+            value = f"{number}-{turn}"
+            in_this_order = names if number % 2 else names[::-1]
+            db.state.thdSetStates(objectid, dict.fromkeys(in_this_order, value))
+            assert len(set(db.state.thdGetStates(objectid).values())) == 1
+
+    _together(work, 8)
+
+
+def test_an_object_deleted_while_its_values_are_written_leaves_none_behind(
+    url: str, db: Database, application: Callable[..., Any]
+) -> None:
+    for _ in range(20):
+        objectid = db.state.thdGetObjectId("short-lived", "Object")
+
+        def work(number: int, objectid: int = objectid) -> None:
+            if number == 0:
+                db.state.thdDeleteObject(objectid)
+                return
+            with contextlib.suppress(KeyError):
+                for turn in range(10):
+                    db.state.thdSetState(objectid, f"{number}-{turn}", 1)
+                    db.state.thdSetStates(objectid, {f"{number}-{turn}": 2, "shared": 3})
+
+        _together(work, 4)
+    cursor = application().cursor()
+    cursor.execute("SELECT count(*) FROM statedb_states")
+    assert cursor.fetchone() == (0,)
+
+
+def test_a_direct_caller_and_a_connector_see_each_others_writes(
+    db: Database, objectid: int, application: Callable[..., Any]
+) -> None:
+    own = application(autocommit=True)
+    set_states(own, objectid, {"a": 1})
+    assert db.state.thdGetState(objectid, "a") == 1
+    db.state.setState(objectid, "a", 2).result()
+    assert get_state(own, objectid, "a") == 2
