@@ -252,9 +252,12 @@ class _Transaction:
         conn._depth -= 1
 
     def _undo(self) -> None:
-        """Undo what was written within. Should that fail too, the first error is the one to tell."""
+        """Undo what was written within; if that fails too, the first error is told."""
         conn = self._conn
         conn._depth -= 1
+        first = conn.error
+        if conn.broken:
+            return
         try:
             if self._savepoint is None:
                 conn._doomed = False
@@ -268,6 +271,7 @@ class _Transaction:
             if not conn.dialect.is_driver_error(error):
                 raise
             conn.broken = conn.broken or self._savepoint is None
+            conn.error = first
 
 
 AnyConnection = Connection | DriverConnection

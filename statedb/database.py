@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from statedb import dialects, schema, state
 from statedb.connection import AnyConnection, Connection
-from statedb.errors import InvalidTypeError
+from statedb.errors import InvalidSettingError, InvalidTypeError
 from statedb.executor import Executor
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Database:
 
     def upgrade(self) -> None:
         """Create the tables, or bring them up to date. Safe to run again, and by many at once."""
+        self._executor.check_open()
         if self._dialect.in_memory(self._target):
             self._executor.run(schema.upgrade)
             return
@@ -148,7 +149,7 @@ def _check_number(name: str, value: Any, kind: Any, least: float) -> None:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise InvalidTypeError(f"{name} is a number, not {type(value).__name__}")
     if not least <= value < float("inf"):
-        raise ValueError(f"{name} is at least {least}, not {value}")
+        raise InvalidSettingError(f"{name} is at least {least}, not {value}")
 
 
 class _Name(Generic[P, R]):

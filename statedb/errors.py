@@ -38,6 +38,10 @@ class InvalidURLError(Error, ValueError):
     """A database URL is malformed or of no known engine."""
 
 
+class InvalidSettingError(Error, ValueError):
+    """A setting of connect() is out of its bounds."""
+
+
 class NoSuchStateError(Error, KeyError):
     """An object has no value of this name."""
 

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from statedb.connection import Connection
@@ -53,8 +53,9 @@ class Executor:
         timeout: float,
         prepare: Callable[[Connection], None],
     ) -> None:
-        self._dialect = dialect
-        self._timeout = timeout
+        self.dialect = dialect
+        self.target = target
+        self.timeout = timeout
         self._here = _Here()
         self._closing = threading.Event()
         #: What operations remember of committed facts.
@@ -81,7 +82,7 @@ class Executor:
         if current is not None:
             return self._join(current, operation, args, kwargs)
         self.check_open()
-        return self._call(operation, args, kwargs, time.monotonic() + self._timeout)
+        return self._call(operation, args, kwargs, time.monotonic() + self.timeout)
 
     def submit(
         self, operation: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
@@ -101,7 +102,7 @@ class Executor:
     def _run_submitted(self, call: Call) -> Any:
         if time.monotonic() > call.deadline:
             raise CallTimeoutError(
-                f"{_name(call.function)} waited {self._timeout:g} s in the queue and was not begun"
+                f"{_name(call.function)} waited {self.timeout:g} s in the queue and was not begun"
             )
         return self._call(call.function, call.args, call.kwargs, call.deadline)
 
@@ -115,7 +116,7 @@ class Executor:
             raise
 
     def _call(self, function: Callable[..., R], args: Any, kwargs: Any, deadline: float) -> R:
-        attempts = _Attempts(function, self._dialect, self._timeout, deadline)
+        attempts = _Attempts(self, function, deadline)
         memo: dict[Any, Any] = {}
         while True:
             conn = self._take(attempts)
@@ -162,7 +163,8 @@ class Executor:
         conn, block = self._begin()
         self._here.connection = conn
         try:
-            with block:
+            with ExitStack() as stack:
+                stack.push(block)
                 yield conn
         except Exception as error:
             if error is not conn.error:
@@ -172,15 +174,15 @@ class Executor:
                     f"the answer to a COMMIT was lost; whether the transaction took effect is"
                     f" unknown: {_text(error)}"
                 ) from error
-            raise _failed(self.transaction, self._dialect, error) from error
+            raise _failed(self.transaction, self.dialect, error) from error
         finally:
             self._here.connection = None
             conn.statement_timeout = None
             self._pool.give_back(conn)
 
     def _begin(self) -> tuple[Connection, Any]:
-        deadline = time.monotonic() + self._timeout
-        attempts = _Attempts(self.transaction, self._dialect, self._timeout, deadline)
+        deadline = time.monotonic() + self.timeout
+        attempts = _Attempts(self, self.transaction, deadline)
         while True:
             conn = self._take(attempts)
             block = conn.transaction()
@@ -196,7 +198,7 @@ class Executor:
             else:
                 # From here on each statement has the timeout to itself, and the caller all the time
                 # he wants in between.
-                conn.statement_timeout = self._timeout
+                conn.statement_timeout = self.timeout
                 conn.deadline = None
                 return conn, block
             self._pause(attempts)
@@ -237,12 +239,11 @@ class Executor:
 class _Attempts:
     """What one call has tried so far, and whether it may try again."""
 
-    def __init__(
-        self, function: Callable[..., Any], dialect: Dialect, timeout: float, deadline: float
-    ) -> None:
+    def __init__(self, executor: Executor, function: Callable[..., Any], deadline: float) -> None:
         self._function = function
-        self._dialect = dialect
-        self._timeout = timeout
+        self._dialect = executor.dialect
+        self._target = executor.target
+        self._timeout = executor.timeout
         self.deadline = deadline
         #: How long to wait before the next, in seconds.
         self.wait = 0.0
@@ -265,6 +266,9 @@ class _Attempts:
             self._in_doubt = self._in_doubt or conn.in_doubt
             if failure is not None and not known.repeatable and (conn.in_doubt or conn.committed):
                 raise self._unknown(cause) from cause
+        text = _text(cause)
+        if conn is None:
+            text = f"cannot open {self._target}: {text}"
         remaining = self.deadline - time.monotonic()
         lost = failure in (Failure.LOST, Failure.REFUSED)
         if failure is not None and remaining > 0 and not (self.closing and lost):
@@ -275,10 +279,10 @@ class _Attempts:
         elif failure is not None and remaining <= 0:
             raise CallTimeoutError(
                 f"{_name(self._function)} did not get done within {self._timeout:g} s, in"
-                f" {self._tries} tries: {_text(cause)}"
+                f" {self._tries} tries: {text}"
             ) from cause
         else:
-            raise _failed(self._function, self._dialect, cause) from cause
+            raise _failed(self._function, self._dialect, cause, text) from cause
 
     def _unknown(self, cause: Exception) -> OutcomeUnknownError:
         return OutcomeUnknownError(
@@ -300,9 +304,11 @@ def _cause(error: Exception, conn: Connection | None, dialect: Dialect) -> Excep
     return None
 
 
-def _failed(function: Callable[..., Any], dialect: Dialect, error: Exception) -> DatabaseError:
+def _failed(
+    function: Callable[..., Any], dialect: Dialect, error: Exception, text: str | None = None
+) -> DatabaseError:
     kind = ConflictError if dialect.failure(error) is Failure.CONFLICT else DatabaseError
-    return kind(f"{_name(function)} failed: {_text(error)}")
+    return kind(f"{_name(function)} failed: {text or _text(error)}")
 
 
 def _name(function: Callable[..., Any]) -> str:

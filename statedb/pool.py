@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -12,8 +13,8 @@ from statedb.connection import Connection
 from statedb.dialects import Dialect, Transaction
 from statedb.errors import CallTimeoutError, DatabaseError, PoolClosedError
 
-# A forked child must never touch its parent's connections, not even by letting go of them: closing
-# one would speak on the parent's socket, or drop the parent's locks on a file.
+# A forked child must never touch its parent's connections, not even by letting go of them: it would
+# say goodbye on the parent's socket, or have SQLite act on locks that only the parent has.
 _inherited: list[Any] = []
 
 
@@ -194,10 +195,14 @@ class Pool:
 
     def _start_watchdog(self) -> None:
         if self._watchdog is None:
-            self._watchdog = threading.Thread(
+            watchdog = threading.Thread(
                 target=self._watch_deadlines, name="statedb-watchdog", daemon=True
             )
-            self._watchdog.start()
+            # While the interpreter exits Python 3.12 starts no more threads. Accepted work is
+            # finished all the same, with what the drivers and the engines bound by themselves.
+            with contextlib.suppress(RuntimeError):
+                watchdog.start()
+                self._watchdog = watchdog
 
     def _watch_deadlines(self) -> None:
         """Cut each connection whose call has outlasted its time.

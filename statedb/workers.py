@@ -85,10 +85,10 @@ class Workers:
             else:
                 call.ordered = True
                 admitted = self._lanes.admit(call, *touched, known.reads)
-            self._pending += 1
             if admitted:
-                self._ready.append(call)
                 self._rouse()
+                self._ready.append(call)
+            self._pending += 1
         return call.future
 
     def _rouse(self) -> None:
@@ -100,8 +100,14 @@ class Workers:
             name = f"statedb-worker-{len(self._threads)}"
             # A daemon, or the interpreter would wait for it at exit before any hook could end it.
             thread = threading.Thread(target=self._work, name=name, daemon=True)
-            thread.start()
-            self._threads.add(thread)
+            try:
+                thread.start()
+            except RuntimeError:
+                # Python 3.12 starts none while the interpreter exits; those there are will do.
+                if not self._threads:
+                    raise
+            else:
+                self._threads.add(thread)
 
     def _work(self) -> None:
         while (call := self._next()) is not None:

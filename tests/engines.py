@@ -89,26 +89,30 @@ class _MySQLConnections(Engine):
         )
 
 
-class _OwnServer(Engine):
+class OwnServer(Engine):
     """An engine whose server the tests start, and the first to ask for it at that."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._used: list[str] = []
 
+    def new_server(self, *, durable: bool) -> servers.Server:
+        """A server of this engine, not yet started; one that is not durable must not be killed."""
+        import servers
+
+        kinds: dict[str, Callable[..., servers.Server]] = {
+            "postgresql": servers.PostgreSQL,
+            "mariadb": servers.MariaDB,
+            "mysql": servers.MySQL,
+        }
+        return kinds[self.name](durable=durable)
+
     #: Has a connection fail, not wait, where a test has left a lock behind.
     impatience: str
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        import servers
-
-        kinds: dict[str, Callable[[], servers.Server]] = {
-            "postgresql": servers.PostgreSQL,
-            "mariadb": servers.MariaDB,
-            "mysql": servers.MySQL,
-        }
-        with kinds[self.name]() as self.server:
+        with self.new_server(durable=False) as self.server:
             yield
         self.server = None
         self._used.clear()
@@ -145,11 +149,11 @@ class _OwnServer(Engine):
             self.server.drop_database(name)
 
 
-class PostgreSQL(_OwnServer, _PostgreSQLConnections):
+class PostgreSQL(OwnServer, _PostgreSQLConnections):
     impatience = "SET lock_timeout = 2000"
 
 
-class MySQL(_OwnServer, _MySQLConnections):
+class MySQL(OwnServer, _MySQLConnections):
     """MySQL or MariaDB."""
 
     impatience = "SET innodb_lock_wait_timeout = 2"

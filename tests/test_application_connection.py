@@ -493,7 +493,7 @@ def test_a_half_read_streaming_cursor_is_refused(
     streaming.close()
 
 
-@pytest.mark.parametrize("other", [None, 1, "sqlite://", object()])
+@pytest.mark.parametrize("other", [None, 1, "sqlite://", object])
 def test_what_is_no_connection_is_a_type_error(other: Any) -> None:
     with pytest.raises(InvalidTypeError, match="is no connection of statedb, sqlite3, psycopg or"):
         get_state(other, 1, "k")

@@ -24,6 +24,8 @@ import pytest
 
 import statedb
 
+pytestmark = pytest.mark.once
+
 EXAMPLE = Path(__file__).resolve().parent.parent / "docs" / "examples" / "git_poller.py"
 COMMIT = re.compile(r"(\S+) ([0-9a-f]{12}) (.*)")
 #: More lines of subjects like this one than any pipe holds.

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent
 TOOLS = (".git", ".*_cache", ".tox", ".venv", ".hypothesis", "__pycache__")
 PRODUCTS = ("build", "dist", "*.egg-info", "*.sqlite", "*.sqlite-wal", "*.sqlite-shm")

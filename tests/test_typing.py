@@ -16,6 +16,8 @@ import pytest
 import statedb
 from statedb import Database, StateConnector, state
 
+pytestmark = pytest.mark.once
+
 PROGRAM = Path(__file__).parent / "typed_programs" / "every_public_name.py"
 OPERATIONS = {
     name: function

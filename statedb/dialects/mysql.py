@@ -131,7 +131,7 @@ def limit_lock_wait(raw: pymysql.Connection[Any], seconds: float) -> None:
 
 
 def _whole_seconds(seconds: float) -> int:
-    return min(max(1, round(seconds)), 2**30)
+    return min(max(1, int(seconds)), 2**30)
 
 
 # Deadlock, lock wait, MariaDB's snapshot isolation, a group's certification at COMMIT.

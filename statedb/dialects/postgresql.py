@@ -42,13 +42,20 @@ class PostgreSQLTarget:
 def parse(url: str) -> PostgreSQLTarget:
     scheme, _, rest = url.partition("://")
     try:
-        return PostgreSQLTarget(conninfo_to_dict(f"{scheme.lower()}://{rest}"))
+        target = PostgreSQLTarget(conninfo_to_dict(f"{scheme.lower()}://{rest}"))
     except psycopg.Error:
         # Not chained: libpq quotes the part that it cannot read, which may be the password.
         raise InvalidURLError(
             f"libpq cannot read this URL; the form is {_FORM}, with special characters"
             f" percent-encoded and libpq's own parameters after '?'"
         ) from None
+    for port in str(target.parameters.get("port") or "").split(","):
+        # libpq would find out when it connects, and take it for a passing trouble of the network.
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise InvalidURLError(
+                f"a port in a PostgreSQL URL is a number from 1 to 65535; the form is {_FORM}"
+            )
+    return target
 
 
 def connect(target: PostgreSQLTarget, timeout: float) -> psycopg.Connection[Any]:

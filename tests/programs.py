@@ -1,0 +1,168 @@
+"""The programs of the database servers: found where a package put them, or installed first."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+Engine = Literal["postgresql", "mariadb", "mysql"]
+
+SBIN_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
+
+
+class ServerMissing(RuntimeError):
+    """The programs of a database server are not here and could not be installed."""
+
+
+def require(engine: Engine) -> Path:
+    """Where the engine's programs are, installed first if they are missing."""
+    programs = find(engine)
+    if programs is None:
+        # Another test run may be installing the same.
+        with (cache() / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if find(engine) is None:
+                _install(engine)
+        programs = find(engine)
+    if programs is None:
+        raise ServerMissing(f"{engine} was installed, but its programs are not found")
+    return programs
+
+
+def find(engine: Engine) -> Path | None:
+    """Where the engine's programs are, or None; MySQL's are in the tree that was unpacked."""
+    if engine == "postgresql":
+        return _find_postgresql()
+    if engine == "mariadb":
+        return _find_mariadb()
+    tree = cache() / "mysql"
+    return tree if tree.exists() else None
+
+
+def _find_postgresql() -> Path | None:
+    debian = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    debian.sort(key=lambda path: int(path.parent.name))
+    on_path = shutil.which("postgres", path=SBIN_PATH)
+    others = [] if on_path is None else [Path(on_path).resolve().parent]
+    complete = [path for path in others + debian if (path / "initdb").exists()]
+    return complete[-1] if complete else None
+
+
+def _find_mariadb() -> Path | None:
+    server = shutil.which("mariadbd", path=SBIN_PATH)
+    found = server is not None and shutil.which("mariadb-install-db", path=SBIN_PATH)
+    return Path(server).parent if server is not None and found else None
+
+
+def _install(engine: Engine) -> None:
+    """Installs the programs, or raises ServerMissing."""
+    if engine == "postgresql":
+        _apt_install("PostgreSQL", "postgresql")
+    elif engine == "mariadb":
+        _apt_install("MariaDB", "mariadb-server")
+    else:
+        _unpack_debian("sid", "mysql-server-core", cache() / "mysql")
+
+
+def cache() -> Path:
+    """Where what the tests fetch is kept between runs: STATEDB_TEST_CACHE, if that is set."""
+    chosen = os.environ.get("STATEDB_TEST_CACHE")
+    path = Path(chosen) if chosen else Path.home() / ".cache" / "statedb-tests"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+# The policy is asked by Debian's packages before they start a service. It forbids that only while
+# the installation runs, so that one which was killed leaves no lasting ban behind.
+APT_INSTALL = """
+set -e
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ] || grep -q statedb-tests $policy; then
+    trap 'rm -f $policy' EXIT
+    trap 'exit 1' HUP INT TERM
+    ban='kill -0 %s 2>/dev/null && exit 101'
+    printf "#!/bin/sh\\n# statedb-tests\\n$ban\\nexit 0\\n" $$ > $policy
+    chmod 755 $policy
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq -o DPkg::Lock::Timeout=600 update
+apt-get -qq -y -o DPkg::Lock::Timeout=600 install --no-install-recommends "$1"
+"""
+
+
+def _apt_install(product: str, package: str) -> None:
+    advice = (
+        f"{product} is not installed: apt-get install {package} (or your system's package of its"
+        " server), or run the tests of SQLite alone with: tox -e sqlite"
+    )
+    command = ["sh", "-c", APT_INSTALL, "sh", package]
+    if os.geteuid() != 0:
+        sudo = shutil.which("sudo")
+        if sudo is None or subprocess.call([sudo, "-n", "true"], stderr=subprocess.DEVNULL):
+            raise ServerMissing(advice)
+        command = [sudo, "-n", *command]
+    if shutil.which("apt-get") is None:
+        raise ServerMissing(advice)
+    try:
+        _run(command)
+    except subprocess.CalledProcessError as error:
+        raise ServerMissing(f"{advice}\napt-get said:\n{error.stdout[-2000:]}") from error
+
+
+def _unpack_debian(suite: str, package: str, destination: Path) -> None:
+    """Unpacks a package of another suite and all it needs, checked by apt, the system untouched."""
+    sources = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.*")]
+    configured = "\n".join(
+        p.read_text() for p in sources if p.suffix in {".list", ".sources"} and p.exists()
+    )
+    mirror = re.search(r"^[^#\n]*?(https?://\S+/debian/?)\s", configured, re.MULTILINE)
+    keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+    if mirror is None or not keyring.exists() or shutil.which("apt-get") is None:
+        raise ServerMissing(
+            f"{package} is fetched from Debian's {suite}, which needs apt with a Debian mirror"
+            f" among its sources and {keyring}: run it on Debian, or leave it to those who do"
+        )
+    with tempfile.TemporaryDirectory(dir=destination.parent) as temporary:
+        apt, tree = Path(temporary), Path(temporary) / "tree"
+        for name in (
+            "etc/apt.conf.d",
+            "etc/preferences.d",
+            "state/lists",
+            "cache/archives",
+            "tree",
+        ):
+            (apt / name).mkdir(parents=True)
+        (apt / "state/status").touch()
+        source = f"deb [signed-by={keyring}] {mirror[1]} {suite} main\n"
+        (apt / "etc/sources.list").write_text(source)
+        options = {
+            "Dir::Etc": apt / "etc",
+            "Dir::State": apt / "state",
+            "Dir::State::status": apt / "state/status",
+            "Dir::Cache": apt / "cache",
+            "Debug::NoLocking": 1,
+        }
+        command = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
+        fetch = ["-y", "--no-install-recommends", "--download-only", "install", package]
+        try:
+            for arguments in (["update"], fetch):
+                _run([*command, *arguments])
+            for archive in sorted((apt / "cache/archives").glob("*.deb")):
+                _run(["dpkg", "-x", str(archive), str(tree)])
+        except subprocess.CalledProcessError as error:
+            raise ServerMissing(
+                f"{package} of Debian's {suite} could not be fetched; {error.cmd[0]} said:\n"
+                + error.stdout[-2000:]
+            ) from error
+        tree.rename(destination)
+
+
+def _run(command: list[str]) -> None:
+    out = subprocess.PIPE
+    subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, text=True, check=True)

@@ -1,0 +1,476 @@
+"""Faults: answers that are lost, servers that restart, stall or stay away."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from conftest import ABSENT
+from engines import OwnServer
+from proxy import Proxy
+from servers import Server
+
+import statedb
+from statedb import (
+    CallTimeoutError,
+    Connection,
+    Database,
+    DatabaseError,
+    OutcomeUnknownError,
+)
+from statedb.state import get_object_id, set_state
+
+Stored = Callable[[int, str], Any]
+COMMIT = re.compile(r"^COMMIT$")
+
+
+@pytest.fixture
+def proxy(server_engine: OwnServer) -> Iterator[Proxy]:
+    server = server_engine.server
+    assert server is not None
+    with Proxy(server.port, server.protocol) as between:
+        yield between
+
+
+@pytest.fixture
+def far_url(server_engine: OwnServer, url: str, proxy: Proxy) -> str:
+    """The test's database, through the proxy."""
+    assert server_engine.server is not None
+    return server_engine.server.url(url.rpartition("/")[2], proxy.port)
+
+
+@pytest.fixture
+def far(far_url: str) -> Iterator[Database]:
+    with statedb.connect(far_url, timeout=20) as db:
+        yield db
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(params=["sync", "future"])
+def ask(request: pytest.FixtureRequest, far: Database) -> Ask:
+    """Calls a connector's operation through the proxy, in one form or the other."""
+
+    def call(name: str, *arguments: Any) -> Any:
+        if request.param == "sync":
+            return getattr(far.state, f"thd{name[0].upper()}{name[1:]}")(*arguments)
+        return getattr(far.state, name)(*arguments).result(timeout=60)
+
+    return call
+
+
+# --- A lost answer ----------------------------------------------------------------------------
+
+
+def test_a_read_whose_answer_was_lost_is_done_again(
+    ask: Ask, proxy: Proxy, objectid: int, db: Database
+) -> None:
+    db.state.thdSetState(objectid, "k", 1)
+    proxy.cut_after("SELECT value")
+    assert ask("getState", objectid, "k") == 1
+    proxy.cut_before("SELECT name, value")
+    assert ask("getStates", objectid) == {"k": 1}
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_a_set_whose_answer_was_lost_is_done_again(
+    ask: Ask, proxy: Proxy, objectid: int, stored: Stored, cut: str
+) -> None:
+    getattr(proxy, cut)("INSERT INTO statedb_states")
+    assert ask("setState", objectid, "k", "created") == "created"
+    assert stored(objectid, "k") == "created"
+    getattr(proxy, cut)("UPDATE statedb_states")
+    assert ask("setState", objectid, "k", "updated") == "updated"
+    assert stored(objectid, "k") == "updated"
+    getattr(proxy, cut)(COMMIT)
+    assert ask("setStates", objectid, {"k": 1, "l": 2}) == {"k": 1, "l": 2}
+    assert [stored(objectid, name) for name in ("k", "l")] == [1, 2]
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_an_id_whose_answer_was_lost_is_the_one_that_was_given(
+    ask: Ask, proxy: Proxy, db: Database, cut: str
+) -> None:
+    getattr(proxy, cut)("INSERT INTO statedb_objects")
+    objectid = ask("getObjectId", "lost", "Object")
+    assert [one.id for one in db.state.thdGetObjects()] == [objectid]
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_a_creation_whose_answer_was_lost_calls_back_once(
+    ask: Ask, proxy: Proxy, objectid: int, stored: Stored, cut: str
+) -> None:
+    calls = []
+
+    def create() -> str:
+        calls.append(1)
+        return f"created {len(calls)}"
+
+    getattr(proxy, cut)("INSERT INTO statedb_states", times=2)
+    assert ask("atomicCreateState", objectid, "k", create) == "created 1"
+    assert stored(objectid, "k") == "created 1"
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_an_update_whose_answer_was_lost_counts_once(
+    ask: Ask, proxy: Proxy, objectid: int, db: Database, stored: Stored, cut: str
+) -> None:
+    db.state.thdSetState(objectid, "k", 0)
+    for expected in range(1, 6):
+        getattr(proxy, cut)("UPDATE statedb_states", times=expected % 3 + 1)
+        assert ask("updateState", objectid, "k", lambda value: value + 1) == expected
+        assert stored(objectid, "k") == expected
+
+
+def test_an_update_that_creates_and_whose_answer_was_lost_counts_once(
+    ask: Ask, proxy: Proxy, objectid: int, stored: Stored
+) -> None:
+    proxy.cut_after("INSERT INTO statedb_states")
+    assert ask("updateState", objectid, "k", lambda value: value + 1, 0) == 1
+    assert stored(objectid, "k") == 1
+
+
+def test_an_update_that_would_have_created_is_unknown_if_it_did_not_arrive(
+    ask: Ask, proxy: Proxy, objectid: int, stored: Stored
+) -> None:
+    """It could have been created, and deleted since."""
+    proxy.cut_before("INSERT INTO statedb_states")
+    with pytest.raises(OutcomeUnknownError, match="an update of 'k' of object"):
+        ask("updateState", objectid, "k", lambda value: value + 1, 0)
+    assert stored(objectid, "k") is ABSENT
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_an_update_whose_answer_was_lost_is_unknown_after_anothers_write(
+    far: Database, proxy: Proxy, objectid: int, db: Database, stored: Stored, cut: str
+) -> None:
+    db.state.thdSetState(objectid, "k", 0)
+    held = []
+
+    def add(value: int) -> int:
+        held.append(proxy.hold_before("SELECT value, stamp"))
+        return value + 1
+
+    getattr(proxy, cut)("UPDATE statedb_states")
+    future = far.state.updateState(objectid, "k", add)
+    deadline = time.monotonic() + 20
+    while not held or not held[0].arrived.wait(0.1):
+        assert time.monotonic() < deadline
+    db.state.thdUpdateState(objectid, "k", lambda value: value + 10)
+    held[0].release()
+    with pytest.raises(OutcomeUnknownError, match="cannot be told"):
+        future.result(timeout=30)
+    assert stored(objectid, "k") == (11 if cut == "cut_after" else 10)
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_a_deletion_whose_answer_was_lost_is_unknown(
+    ask: Ask, proxy: Proxy, objectid: int, db: Database, stored: Stored, cut: str
+) -> None:
+    db.state.thdSetState(objectid, "k", 1)
+    getattr(proxy, cut)("DELETE FROM statedb_states")
+    with pytest.raises(OutcomeUnknownError, match="the answer to delete_state was lost"):
+        ask("deleteState", objectid, "k")
+    assert stored(objectid, "k") == (ABSENT if cut == "cut_after" else 1)
+    getattr(proxy, cut)(COMMIT)
+    with pytest.raises(OutcomeUnknownError, match="the answer to delete_object was lost"):
+        ask("deleteObject", objectid)
+    assert len(db.state.thdGetObjects()) == (0 if cut == "cut_after" else 1)
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_a_deletion_that_cannot_have_been_committed_is_done_again(
+    ask: Ask, proxy: Proxy, objectid: int, db: Database, stored: Stored, cut: str
+) -> None:
+    db.state.thdSetState(objectid, "k", 1)
+    getattr(proxy, cut)("DELETE FROM statedb_states")
+    assert ask("deleteObject", objectid) is True
+    assert stored(objectid, "k") is ABSENT
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_a_transaction_whose_commit_was_lost_is_unknown(
+    far: Database, proxy: Proxy, objectid: int, stored: Stored, cut: str
+) -> None:
+    getattr(proxy, cut)(COMMIT)
+    with (
+        pytest.raises(OutcomeUnknownError, match="the answer to a COMMIT was lost"),
+        far.transaction(),
+    ):
+        far.state.thdSetStates(objectid, {"k": 1, "l": 2})
+    expected: list[Any] = [1, 2] if cut == "cut_after" else [ABSENT, ABSENT]
+    assert [stored(objectid, name) for name in ("k", "l")] == expected
+    assert far.state.thdSetState(objectid, "k", 3) == 3
+
+
+def test_a_transaction_that_lost_its_connection_before_is_no_mystery(
+    far: Database, proxy: Proxy, objectid: int, stored: Stored
+) -> None:
+    proxy.cut_after("UPDATE statedb_states")
+    with pytest.raises(DatabaseError) as raised, far.transaction():
+        far.state.thdSetState(objectid, "k", 1)
+    assert not isinstance(raised.value, OutcomeUnknownError)
+    assert stored(objectid, "k") is ABSENT
+
+
+def _user_s_own(conn: Connection, objectid: int, calls: list[int]) -> int:
+    calls.append(1)
+    with conn.transaction():
+        counted = statedb.state.get_state(conn, objectid, "count", 0) + 1
+        set_state(conn, objectid, "count", counted)
+    return int(counted)
+
+
+@pytest.mark.parametrize("how", ["run", "submit"])
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_a_users_function_takes_effect_once_or_is_unknown(
+    far: Database, proxy: Proxy, objectid: int, stored: Stored, how: str, cut: str
+) -> None:
+    def call(calls: list[int]) -> Any:
+        if how == "run":
+            return far.run(_user_s_own, objectid, calls)
+        return far.submit(_user_s_own, objectid, calls).result(timeout=60)
+
+    # Nothing that it sent can have been committed: done again.
+    calls: list[int] = []
+    getattr(proxy, cut)("INSERT INTO statedb_states")
+    assert call(calls) == 1
+    assert len(calls) == 2
+    getattr(proxy, cut)("SELECT value")
+    assert call(calls) == 2
+    assert len(calls) == 4
+    # Now it can.
+    getattr(proxy, cut)(COMMIT)
+    with pytest.raises(OutcomeUnknownError, match="the answer to _user_s_own was lost"):
+        call(calls)
+    assert len(calls) == 5
+    assert stored(objectid, "count") == (3 if cut == "cut_after" else 2)
+
+
+def test_a_users_function_that_has_committed_something_is_not_begun_again(
+    far: Database, proxy: Proxy, objectid: int, stored: Stored
+) -> None:
+    calls = []
+
+    def work(conn: Connection) -> None:
+        calls.append(1)
+        set_state(conn, objectid, "first", len(calls))
+        get_object_id(conn, "second", "Object")
+
+    proxy.cut_before(re.compile("^SELECT id"))
+    with pytest.raises(OutcomeUnknownError):
+        far.run(work)
+    assert calls == [1]
+    assert stored(objectid, "first") == 1
+
+
+# --- Servers that come and go -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def durable_server(server_engine: OwnServer) -> Iterator[Server]:
+    """A server that may be killed: it forgets nothing that it has acknowledged."""
+    with server_engine.new_server(durable=True) as server:
+        yield server
+
+
+@pytest.fixture
+def durable_url(durable_server: Server) -> Iterator[str]:
+    durable_server.create_database("durable")
+    url = durable_server.url("durable")
+    with statedb.connect(url) as db:
+        db.upgrade()
+    yield url
+    durable_server.drop_database("durable")
+
+
+def test_a_server_killed_under_200_pending_futures_loses_nothing_acknowledged(
+    durable_server: Server, durable_url: str
+) -> None:
+    timeout = 20.0
+    acknowledged = {}
+    failed: list[BaseException] = []
+    with statedb.connect(durable_url, timeout=timeout) as db:
+        objectid = db.state.thdGetObjectId("nightly", "Scheduler")
+        futures: dict[str, Future[Any]] = {}
+        began = time.monotonic()
+        for number in range(200):
+            futures[f"k{number}"] = db.state.setState(objectid, f"k{number}", number)
+        durable_server.kill()
+        durable_server.start()
+        for name, future in futures.items():
+            error = future.exception(timeout=timeout * 2)
+            if error is None:
+                acknowledged[name] = future.result()
+            else:
+                failed.append(error)
+        assert time.monotonic() - began < timeout + 5
+        assert all(isinstance(error, DatabaseError) for error in failed)
+        assert db.state.setState(objectid, "after", 1).result(timeout=timeout) == 1
+        found = db.state.thdGetStates(objectid)
+    assert acknowledged == {name: int(name[1:]) for name in acknowledged}
+    assert len(acknowledged) > 100, failed
+    assert acknowledged.items() <= found.items()
+
+
+def test_with_the_server_down_a_call_fails_within_the_timeout_and_works_when_it_is_back(
+    durable_server: Server, durable_url: str
+) -> None:
+    with statedb.connect(durable_url, timeout=3) as db:
+        objectid = db.state.thdGetObjectId("nightly", "Scheduler")
+        durable_server.kill()
+        try:
+            for call in (
+                lambda: db.state.thdGetState(objectid, "k"),
+                lambda: db.state.setState(objectid, "k", 2).result(),
+                db.transaction().__enter__,
+            ):
+                began = time.monotonic()
+                with pytest.raises(CallTimeoutError, match="cannot open"):
+                    call()
+                assert 2 < time.monotonic() - began < 6
+        finally:
+            durable_server.start()
+        assert db.state.thdSetState(objectid, "k", 3) == 3
+
+
+def test_an_idle_connection_that_lost_its_server_costs_no_call(
+    far: Database, proxy: Proxy, objectid: int, db: Database, stored: Stored
+) -> None:
+    db.state.thdSetState(objectid, "k", 1)
+    for _ in range(3):
+        assert far.state.thdGetState(objectid, "k", None) is not None
+        proxy.cut_all()
+        # The answer to this could be lost, and it be unknown, were it sent on the old one.
+        far.state.thdDeleteState(objectid, "k")
+        far.state.thdSetState(objectid, "k", 1)
+
+
+def test_a_silent_server_makes_a_call_fail_within_the_timeout(
+    far_url: str, proxy: Proxy, objectid: int
+) -> None:
+    with statedb.connect(far_url, timeout=3, pool_size=2) as db:
+        db.state.thdSetState(objectid, "k", 1)
+        for error, call in (
+            (CallTimeoutError, lambda: db.state.thdGetState(objectid, "k")),
+            (OutcomeUnknownError, lambda: db.state.thdSetState(objectid, "k", 2)),
+            (OutcomeUnknownError, lambda: db.state.deleteState(objectid, "k").result()),
+        ):
+            proxy.stall()
+            began = time.monotonic()
+            with pytest.raises(error):
+                call()
+            assert 2 < time.monotonic() - began < 8
+            proxy.resume()
+            db.state.thdSetState(objectid, "k", 3)
+            assert db.state.thdGetState(objectid, "k") == 3
+
+
+def test_a_server_that_accepts_and_says_nothing_makes_a_call_fail_within_the_timeout(
+    far_url: str, proxy: Proxy
+) -> None:
+    proxy.stall()
+    with statedb.connect(far_url, timeout=3) as db:
+        began = time.monotonic()
+        with pytest.raises(CallTimeoutError, match="cannot open"):
+            db.state.thdGetObjectId("a", "B")
+        # libpq gives each host at least two seconds, the last try too.
+        assert 2 < time.monotonic() - began < 6.5
+        proxy.resume()
+        assert db.state.thdGetObjectId("a", "B") > 0
+
+
+def test_closing_with_the_server_down_does_not_wait_for_it_long(
+    far_url: str, proxy: Proxy, objectid: int
+) -> None:
+    db = statedb.connect(far_url, timeout=60)
+    db.state.thdSetState(objectid, "k", 1)
+    proxy.refuse()
+    future = db.state.setState(objectid, "k", 2)
+    time.sleep(0.3)
+    began = time.monotonic()
+    db.close()
+    assert time.monotonic() - began < 10
+    assert isinstance(future.exception(timeout=0), DatabaseError)
+
+
+def test_a_busy_pool_heals_by_itself(far_url: str, proxy: Proxy, objectid: int) -> None:
+    stop = threading.Event()
+    unexpected: list[BaseException] = []
+    done: list[int] = []
+
+    with statedb.connect(far_url, timeout=20) as db:
+
+        def load(number: int) -> None:
+            turn = 0
+            while not stop.is_set():
+                turn += 1
+                try:
+                    db.state.thdSetState(objectid, f"{number}", turn)
+                    assert db.state.thdGetState(objectid, f"{number}") == turn
+                except BaseException as error:
+                    unexpected.append(error)
+            done.append(turn)
+
+        threads = [threading.Thread(target=load, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for _ in range(10):
+            time.sleep(0.1)
+            proxy.cut_all()
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not unexpected
+    assert min(done) > 3
+
+
+def test_an_object_id_that_another_process_deleted_fails_once_and_is_new_then(
+    url: str, db: Database
+) -> None:
+    objectid = db.state.thdGetObjectId("a", "B")
+    with statedb.connect(url) as other:
+        assert other.state.thdDeleteObject(objectid) is True
+    assert db.state.thdGetObjectId("a", "B") == objectid
+    with pytest.raises(statedb.NoSuchObjectError):
+        db.state.thdSetState(objectid, "k", 1)
+    new = db.state.thdGetObjectId("a", "B")
+    assert new > objectid
+    assert db.state.setState(db.state.getObjectId("a", "B").result(), "k", 1).result() == 1
+
+
+# --- Round trips ------------------------------------------------------------------------------
+
+
+def test_an_operation_is_as_few_round_trips_as_it_can_be(
+    far: Database, proxy: Proxy, objectid: int
+) -> None:
+    far.state.thdSetStates(objectid, {"k": 1, "l": 2})
+
+    def trips(call: Callable[[], Any]) -> int:
+        proxy.forget()
+        call()
+        return len(proxy.statements)
+
+    for _ in range(8):  # prepared statements come in on the way
+        assert trips(lambda: far.state.thdGetState(objectid, "k")) == 1
+        assert trips(lambda: far.state.getState(objectid, "k").result()) == 1
+        assert trips(lambda: far.state.thdGetState(objectid, "absent", None)) == 1
+        assert trips(lambda: far.state.thdSetState(objectid, "k", 2)) == 1
+        assert trips(lambda: far.state.thdGetStates(objectid)) == 1
+        assert trips(lambda: far.state.thdGetStates(objectid, ["k", "l", "m"])) == 1
+        assert trips(lambda: far.state.thdDeleteState(objectid, "absent")) == 1
+        assert trips(lambda: far.state.thdUpdateState(objectid, "k", lambda value: value)) == 2
+        assert trips(lambda: far.state.thdAtomicCreateState(objectid, "k", lambda: 1)) == 1
+        assert trips(far.state.thdGetObjects) == 1
+    assert trips(lambda: far.state.thdSetState(objectid, "new", 1)) == 2
+    assert trips(lambda: far.state.thdGetObjectId("new", "Object")) == 2
+    assert trips(lambda: far.state.thdGetObjectId("new", "Object")) == 0
+    assert trips(lambda: far.state.getObjectId("new", "Object").result()) == 0

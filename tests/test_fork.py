@@ -1,0 +1,180 @@
+"""Forks: the child has connections and threads of its own, and never touches its parent's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import ABSENT
+
+import statedb
+from statedb import Database, DatabaseError
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
+    # From Python 3.12 on; what it warns of is what is tested here.
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+
+Stored = Callable[[int, str], Any]
+
+
+def _in_child(work: Callable[[], None], seconds: float = 30) -> None:
+    """Run work in a fork of this process; what it raises there, fails here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    deadline = time.monotonic() + seconds
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            assert os.waitstatus_to_exitcode(status) == 0
+            return
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail("the child did not come to an end")
+        time.sleep(0.01)
+
+
+def test_a_child_works_and_so_does_its_parent_afterwards(
+    db: Database, objectid: int, stored: Stored
+) -> None:
+    db.state.setState(objectid, "parent", 1).result()
+    parents = id(db.run(lambda conn: conn.raw))
+
+    def child() -> None:
+        assert db.state.thdGetState(objectid, "parent") == 1
+        assert db.state.setState(objectid, "child", 2).result(timeout=20) == 2
+        assert id(db.run(lambda conn: conn.raw)) != parents
+        assert threading.active_count() <= 4
+        db.close()
+
+    _in_child(child)
+    assert stored(objectid, "child") == 2
+    assert db.state.thdSetState(objectid, "parent", 3) == 3
+    assert db.state.setState(objectid, "parent", 4).result(timeout=20) == 4
+
+
+def test_forks_in_the_middle_of_load_harm_neither_side(
+    db: Database, objectid: int, stored: Stored
+) -> None:
+    stop = threading.Event()
+    written: dict[str, int] = {}
+
+    def load(number: int) -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            db.state.thdSetState(objectid, f"t{number}", turn)
+            futures = [db.state.setState(objectid, f"f{number}-{n}", turn) for n in range(3)]
+            for future in futures:
+                future.result(timeout=30)
+            written[f"t{number}"] = turn
+
+    threads = [threading.Thread(target=load, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+
+    def child() -> None:
+        for number in range(10):
+            db.state.thdUpdateState(objectid, "children", lambda value: value + 1, 0)
+            assert db.state.setState(objectid, "last", number).result(timeout=20) == number
+        db.close()
+
+    for _ in range(5):
+        time.sleep(0.05)
+        _in_child(child)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert stored(objectid, "children") == 50
+    assert len(written) == 3
+    for name, turn in written.items():
+        assert stored(objectid, name) == turn
+
+
+def test_a_child_that_ends_without_closing_leaves_its_parents_connections_alone(
+    db: Database, objectid: int
+) -> None:
+    with db.transaction():
+        db.state.thdSetState(objectid, "k", 1)
+
+        def child() -> None:
+            # Only what is inherited; SQLite's one writer is the parent.
+            assert threading.active_count() == 1
+
+        _in_child(child)
+        db.state.thdSetState(objectid, "k", 2)
+    assert db.state.thdGetState(objectid, "k") == 2
+
+
+def test_a_fork_within_a_transaction_does_not_join_it(
+    db: Database, objectid: int, stored: Stored
+) -> None:
+    with db.transaction():
+        db.state.thdGetState(objectid, "k", None)
+
+        def child() -> None:
+            assert db.state.thdGetState(objectid, "k", "absent") == "absent"
+
+        db.state.thdGetStates(objectid)
+        _in_child(child)
+    assert stored(objectid, "k") is ABSENT
+
+
+def test_a_childs_own_fork_works_too(db: Database, objectid: int, stored: Stored) -> None:
+    def grandchild() -> None:
+        db.state.thdSetState(objectid, "grandchild", 1)
+        db.close()
+
+    def child() -> None:
+        db.state.thdSetState(objectid, "child", 1)
+        _in_child(grandchild)
+        db.state.thdSetState(objectid, "child", 2)
+        db.close()
+
+    _in_child(child)
+    assert [stored(objectid, name) for name in ("grandchild", "child")] == [1, 2]
+
+
+def test_an_in_memory_database_is_a_clear_error_in_a_child() -> None:
+    with statedb.connect("sqlite://") as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+
+        def child() -> None:
+            with pytest.raises(DatabaseError, match="in the process that opened it, not in its"):
+                db.state.thdGetState(objectid, "k", None)
+
+        _in_child(child)
+        assert db.state.thdGetState(objectid, "k", "still there") == "still there"
+
+
+def test_a_closed_database_is_closed_in_a_child(url: str, objectid: int) -> None:
+    db = statedb.connect(url)
+    db.state.thdGetState(objectid, "k", None)
+    db.close()
+
+    def child() -> None:
+        with pytest.raises(statedb.PoolClosedError):
+            db.state.thdGetState(objectid, "k", None)
+
+    _in_child(child)

@@ -1,0 +1,234 @@
+"""The tables: created, checked, upgraded; and the statements that use them."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engines import Engine, OwnServer
+
+import statedb
+from statedb import SchemaError, schema, sqlfiles
+from statedb.connection import adapt
+
+TABLES = {"statedb_schema", "statedb_objects", "statedb_states"}
+
+
+@pytest.fixture
+def empty(engine: Engine, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database without tables."""
+    with engine.empty_database(tmp_path) as url:
+        yield url
+
+
+def _execute(engine: Engine, url: str, sql: str) -> Any:
+    with contextlib.closing(engine.connect(url, autocommit=True)) as own:
+        cursor = own.cursor()
+        cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else None
+
+
+def _version(engine: Engine, url: str) -> Any:
+    return _execute(engine, url, "SELECT MAX(version) FROM statedb_schema")[0][0]
+
+
+def test_missing_tables_are_an_error_that_says_what_to_do_and_sqlites_are_made(
+    engine: Engine, empty: str
+) -> None:
+    with statedb.connect(empty) as db:
+        if engine.name == "sqlite":
+            assert db.state.thdGetObjectId("a", "B") == 1
+            assert _version(engine, empty) == schema.VERSION
+            return
+        for call in (
+            lambda: db.state.thdGetObjectId("a", "B"),
+            lambda: db.state.getObjectId("a", "B").result(),
+            db.transaction().__enter__,
+        ):
+            with pytest.raises(SchemaError, match=r"tables of statedb are missing.*upgrade --url"):
+                call()
+        db.upgrade()
+        assert db.state.thdGetObjectId("a", "B") == 1
+
+
+def test_upgrading_again_changes_nothing(engine: Engine, empty: str) -> None:
+    with statedb.connect(empty) as db:
+        db.upgrade()
+        objectid = db.state.thdGetObjectId("a", "B")
+        db.state.thdSetState(objectid, "k", "kept")
+        db.upgrade()
+        assert db.state.thdGetState(objectid, "k") == "kept"
+    assert _execute(engine, empty, "SELECT version FROM statedb_schema") in (
+        [(schema.VERSION,)],
+        ((schema.VERSION,),),
+    )
+
+
+@pytest.mark.parametrize(("version", "advice"), [(0, "upgrade"), (999, "upgrade statedb")])
+def test_tables_of_another_version_are_an_error(
+    engine: Engine, empty: str, version: int, advice: str
+) -> None:
+    with statedb.connect(empty) as db:
+        db.upgrade()
+    _execute(engine, empty, f"UPDATE statedb_schema SET version = {version}")
+    if version == 0 and engine.name == "sqlite":
+        return  # a version that never was, and so the same as none: made complete
+    with statedb.connect(empty) as db, pytest.raises(SchemaError, match=advice):
+        db.state.thdGetObjectId("a", "B")
+    if version == 999:
+        with statedb.connect(empty) as db, pytest.raises(SchemaError, match="of version 999"):
+            db.upgrade()
+        assert _version(engine, empty) == 999
+
+
+def test_tables_that_are_half_there_are_made_whole(engine: Engine, empty: str) -> None:
+    with statedb.connect(empty) as db:
+        db.upgrade()
+    _execute(engine, empty, "DROP TABLE statedb_states")
+    _execute(engine, empty, "DELETE FROM statedb_schema")
+    with statedb.connect(empty) as db:
+        if engine.name != "sqlite":
+            with pytest.raises(SchemaError):
+                db.state.thdGetObjectId("a", "B")
+        db.upgrade()
+        objectid = db.state.thdGetObjectId("a", "B")
+        assert db.state.thdSetState(objectid, "k", 1) == 1
+
+
+def _open_and_create(barrier: Any, queue: Any, url: str) -> None:
+    try:
+        barrier.wait(60)
+        with statedb.connect(url, timeout=60) as db:
+            db.upgrade()
+            objectid = db.state.thdGetObjectId("new", "Object")
+            value = db.state.thdAtomicCreateState(objectid, "k", os.getpid)
+        queue.put((objectid, value))
+    except BaseException as error:
+        queue.put(repr(error))
+
+
+def test_many_processes_that_create_the_tables_at_once_agree(engine: Engine, empty: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    count = 10
+    barrier, queue = context.Barrier(count), context.Queue()
+    processes = [
+        context.Process(target=_open_and_create, args=(barrier, queue, empty)) for _ in range(count)
+    ]
+    for process in processes:
+        process.start()
+    results = [queue.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    queue.close()
+    queue.join_thread()
+    assert len(set(results)) == 1, results
+    assert results[0][0] == 1
+
+
+def test_the_command_line_upgrades(engine: Engine, empty: str) -> None:
+    command = [sys.executable, "-m", "statedb", "upgrade"]
+    for environment in ({}, {"STATEDB_URL": empty}):
+        arguments = [] if environment else ["--url", empty]
+        done = subprocess.run(
+            command + arguments,
+            capture_output=True,
+            text=True,
+            env=os.environ | environment,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert _version(engine, empty) == schema.VERSION
+
+
+def test_the_tables_are_as_they_should_be(engine: Engine, url: str) -> None:
+    if engine.name.startswith(("mariadb", "mysql")):
+        found = _execute(
+            engine,
+            url,
+            "SELECT table_name, engine FROM information_schema.tables"
+            " WHERE table_schema = DATABASE() AND table_name LIKE 'statedb%'",
+        )
+        assert dict(found) == dict.fromkeys(TABLES, "InnoDB")
+    elif engine.name.startswith("postgresql"):
+        found = _execute(
+            engine, url, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'statedb%'"
+        )
+        assert {row[0] for row in found} == TABLES
+    else:
+        found = _execute(
+            engine,
+            url,
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'statedb%'",
+        )
+        assert {row[0] for row in found} == TABLES
+
+
+def test_an_object_id_is_not_used_again_after_a_restart_of_the_server(
+    server_engine: OwnServer, url: str
+) -> None:
+    assert server_engine.server is not None
+    with statedb.connect(url) as db:
+        first = db.state.thdGetObjectId("a", "B")
+        db.state.thdDeleteObject(first)
+        server_engine.server.restart()
+        assert db.state.thdGetObjectId("a", "B") > first
+
+
+def _parameters(text: str) -> dict[str, Any]:
+    """Something for each parameter of a statement."""
+    found = sqlfiles._PARAMETER.findall(text)
+    return {
+        name: b"\0" * 32 if kind == "b" else "1" if name == "value" else 1 for name, kind in found
+    }
+
+
+def test_every_statement_is_understood_by_its_engine(
+    engine: Engine, url: str, application: Callable[..., Any]
+) -> None:
+    own = application(autocommit=True)
+    conn = adapt(own)
+    source = sqlfiles.load(conn.dialect.sql)
+    for name, text in source.items():
+        if name.startswith("create_"):
+            conn.execute(conn.sql[name])  # has no plan; safe to run again
+            continue
+        sql = conn.sql.repeated(name, 1) if "/*each*/" in text else conn.sql[name]
+        values = {
+            key: conn.binary(value) if isinstance(value, bytes) else value
+            for key, value in _parameters(text).items()
+        }
+        if "/*each*/" in text:
+            values = {f"{key}_0" if key == "name_hash" else key: one for key, one in values.items()}
+        cursor = own.cursor()
+        cursor.execute(f"EXPLAIN {sql}", values)
+        assert cursor.fetchall(), name
+
+
+def test_the_statements_of_the_hot_paths_use_an_index(
+    engine: Engine, url: str, application: Callable[..., Any]
+) -> None:
+    own = application(autocommit=True)
+    conn = adapt(own)
+    cursor = own.cursor()
+    if engine.name.startswith("postgresql"):
+        cursor.execute("SET enable_seqscan = off")
+    for name in ("select_value", "update_value", "select_object_id", "delete_value"):
+        source = sqlfiles.load(conn.dialect.sql)[name]
+        values = {
+            key: conn.binary(value) if isinstance(value, bytes) else value
+            for key, value in _parameters(source).items()
+        }
+        explain = "EXPLAIN QUERY PLAN" if engine.name == "sqlite" else "EXPLAIN"
+        cursor.execute(f"{explain} {conn.sql[name]}", values)
+        plan = str(cursor.fetchall()).lower()
+        assert "seq scan" not in plan, name
+        assert "scan statedb" not in plan, name
+        assert "'all'" not in plan, name

@@ -1,0 +1,167 @@
+"""URLs: which forms there are, what a wrong one says, and that no password is ever shown."""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+
+import statedb
+from statedb import DatabaseError, InvalidURLError
+
+SECRET = "s3cret%21ü"
+SECRETS = ("s3cret", "s3cret!ü")
+
+
+def test_a_relative_path_is_of_the_directory_in_which_connect_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with statedb.connect("sqlite:///relative.sqlite") as db:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        db.state.thdGetObjectId("a", "B")
+    assert (tmp_path / "relative.sqlite").exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_an_absolute_path_has_four_slashes_and_may_be_percent_encoded(tmp_path: Path) -> None:
+    with statedb.connect(f"sqlite:///{tmp_path}/with%20blank%3F.sqlite") as db:
+        db.state.thdGetObjectId("a", "B")
+    assert (tmp_path / "with blank?.sqlite").exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "SQLite://"])
+def test_a_database_in_memory_leaves_no_file(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with statedb.connect(url) as db:
+        assert db.state.thdGetObjectId("a", "B") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "sqlite",
+        "sqlite:relative.db",
+        "oracle://host/db",
+        f"postgre://user:{SECRET}@host/db",
+        "relative.db",
+        "://",
+    ],
+)
+def test_an_unknown_scheme_says_which_there_are(url: str) -> None:
+    with pytest.raises(InvalidURLError) as raised:
+        statedb.connect(url)
+    assert "sqlite://, postgresql://, postgres://, mysql:// or mariadb://" in str(raised.value)
+    assert not any(secret in str(raised.value) for secret in SECRETS)
+
+
+@pytest.mark.parametrize("url", [None, 1, b"sqlite://", Path("x.db")])
+def test_a_url_that_is_no_str_is_a_type_error(url: object) -> None:
+    with pytest.raises(TypeError, match="a database URL is a str"):
+        statedb.connect(url)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://relative.db",
+        "sqlite://host/path.db",
+        "sqlite:///x.db?mode=ro",
+        "sqlite:///a%00b",
+        f"postgresql://user:{SECRET}@host:port:5/db",
+        f"postgresql://user:{SECRET}%zz@host/db",
+        f"postgresql://user:{SECRET}@host/db?no_such_parameter=1",
+        f"mysql://user:{SECRET}@host",
+        f"mysql://user:{SECRET}@host/",
+        f"mysql://user:{SECRET}@host/db/table",
+        f"mysql://user:{SECRET}@host:0/db",
+        f"mysql://user:{SECRET}@host:port/db",
+        f"mysql://user:{SECRET}@host:99999/db",
+        f"mysql://user:{SECRET}@host/db?nonsense=1",
+        f"mysql://user:{SECRET}@host/db?ssl_disabled=maybe",
+        f"mariadb://user:{SECRET}@host/db?password=x",
+    ],
+)
+def test_a_malformed_url_is_a_value_error_without_the_password(url: str) -> None:
+    with pytest.raises(ValueError, match="URL") as raised:
+        statedb.connect(url)
+    shown = "".join(traceback.format_exception(raised.value))
+    shown = shown.replace(url, "")  # this test's own source line is none of ours
+    assert isinstance(raised.value, InvalidURLError)
+    assert not any(secret in str(raised.value) for secret in SECRETS)
+    assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            f"postgresql://me:{SECRET}@one:1,two:2/db?sslmode=require",
+            "postgresql://me@one:1,two:2/db",
+        ),
+        (f"postgresql://one,two/db?password={SECRET}", "postgresql://one,two/db"),
+        (f"postgres:///db?user=me&password={SECRET}", "postgresql://me@/db"),
+        (f"mysql://me:{SECRET}@one,two:2,[::1]:3/d%20b", "mysql://me@one:3306,two:2,[::1]:3/d%20b"),
+        (f"mariadb://:{SECRET}@/db", "mysql://localhost:3306/db"),
+    ],
+)
+def test_a_database_shows_where_it_leads_without_the_password(url: str, shown: str) -> None:
+    with statedb.connect(url) as db:
+        assert repr(db) == f"<statedb.Database {shown}>"
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+def test_a_server_that_is_not_there_is_an_error_within_the_timeout_without_the_password(
+    scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = f"{scheme}://me:{SECRET}@127.0.0.1:1/db"
+    with statedb.connect(url, timeout=0.5) as db, pytest.raises(DatabaseError) as raised:
+        db.state.thdGetObjectId("a", "B")
+    shown = "".join(traceback.format_exception(raised.value)) + caplog.text
+    assert "127.0.0.1" in str(raised.value)
+    assert not any(secret in shown for secret in SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), "unable to open database file"),
+        (lambda path: path.write_bytes(b"no database at all" * 100), "file is not a database"),
+        (lambda path: None, None),
+    ],
+    ids=["a directory", "not a database", "no directory"],
+)
+def test_a_path_that_cannot_be_a_database_is_named(
+    tmp_path: Path, make: object, message: str | None
+) -> None:
+    path = tmp_path / "x.db"
+    assert callable(make)
+    make(path)
+    if message is None:
+        path, message = tmp_path / "absent" / "x.db", "unable to open database file"
+    with statedb.connect(f"sqlite:///{path}") as db, pytest.raises(DatabaseError) as raised:
+        db.state.thdGetObjectId("a", "B")
+    assert str(path) in str(raised.value)
+    assert message in str(raised.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
+def test_a_read_only_file_can_be_read_but_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with statedb.connect(f"sqlite:///{path}") as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+    path.chmod(0o444)
+    with (
+        statedb.connect(f"sqlite:///{path}") as db,
+        pytest.raises(DatabaseError, match="readonly database"),
+    ):
+        db.state.thdSetState(objectid, "k", 1)
