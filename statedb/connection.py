@@ -14,6 +14,7 @@ from statedb.sqlfiles import Statements
 
 Row = tuple[Any, ...]
 Parameters = Mapping[str, Any] | Sequence[Any]
+_READS = ("SELECT", "select")
 
 
 class DriverConnection(Protocol):
@@ -44,6 +45,7 @@ class Connection:
         "dialect",
         "error",
         "in_doubt",
+        "is_dead",
         "known",
         "lock_wait",
         "memo",
@@ -82,6 +84,8 @@ class Connection:
         self.error: Exception | None = None
         #: For how many seconds a statement may wait for a lock.
         self.lock_wait = 0.0
+        #: Whether it has lost its server while it was idle; None where there is no server.
+        self.is_dead = dialect.death_check(raw) if self.owned and dialect.death_check else None
         self._cursor = dialect.cursor(raw)
         self._depth = 0
         self._doomed = False
@@ -95,7 +99,6 @@ class Connection:
 
     def execute(self, sql: str, parameters: Parameters | None = None) -> int:
         """Run a statement that writes; how many rows it changed."""
-        self._check_not_doomed()
         self._send(sql, parameters, not self._depth)
         rows: int = self._cursor.rowcount
         return rows
@@ -115,32 +118,29 @@ class Connection:
 
     def execute_many(self, sql: str, rows: Sequence[Parameters]) -> None:
         """Run a statement that writes once for each of the rows."""
-        self._check_not_doomed()
         self._send(sql, rows, not self._depth, many=True)
 
     def fetch_all(self, sql: str, parameters: Parameters | None = None) -> Sequence[Row]:
         """All rows of a query. One that begins with SELECT is taken to write nothing."""
-        self._check_not_doomed()
-        commits = not self._depth and sql[:6].upper() != "SELECT"
+        commits = not self._depth and not sql.startswith(_READS)
         # All are fetched at once: SQLite keeps its read lock until a query has come to its end.
         rows: Sequence[Row] = self._send(sql, parameters, commits, fetches=True)
         return rows
 
     def fetch_one(self, sql: str, parameters: Parameters | None = None) -> Row | None:
         """The first row of a query, or None."""
-        rows = self.fetch_all(sql, parameters)
+        commits = not self._depth and not sql.startswith(_READS)
+        rows: Sequence[Row] = self._send(sql, parameters, commits, fetches=True)
         return rows[0] if rows else None
 
-    def _check_not_doomed(self) -> None:
+    def _send(
+        self, sql: str, parameters: Any, commits: bool, *, many: bool = False, fetches: bool = False
+    ) -> Any:
         if self._doomed:
             raise DatabaseError(
                 "an earlier statement's failure ended this transaction: nothing of it is"
                 " committed, and nothing more can be done in it"
             )
-
-    def _send(
-        self, sql: str, parameters: Any, commits: bool, *, many: bool = False, fetches: bool = False
-    ) -> Any:
         if self.statement_timeout is not None:
             self.deadline = time.monotonic() + self.statement_timeout
         rows = None
@@ -220,7 +220,6 @@ class _Transaction:
                 conn.dialect.begin_implicit(conn.raw, conn._cursor)
             # Not through the driver's own savepoints: psycopg's would commit what it has begun.
             self._savepoint = f"statedb_{conn._depth}"
-            conn._check_not_doomed()
             conn._send(f"SAVEPOINT {self._savepoint}", None, False)
         else:
             conn._send(conn.dialect.begin, None, False)
@@ -244,7 +243,6 @@ class _Transaction:
 
     def _end(self) -> None:
         conn = self._conn
-        conn._check_not_doomed()
         if self._savepoint is None:
             conn._send("COMMIT", None, True)
         else:
@@ -258,18 +256,18 @@ class _Transaction:
         first = conn.error
         if conn.broken:
             return
+        conn._doomed = False
         try:
             if self._savepoint is None:
-                conn._doomed = False
                 conn._send("ROLLBACK", None, False)
             else:
+                # Where it succeeds the transaction around it stands, whatever failed within.
                 conn._send(f"ROLLBACK TO SAVEPOINT {self._savepoint}", None, False)
                 conn._send(f"RELEASE SAVEPOINT {self._savepoint}", None, False)
-                # What failed within is undone, and the transaction around it stands.
-                conn._doomed = False
         except Exception as error:
             if not conn.dialect.is_driver_error(error):
                 raise
+            conn._doomed = conn.owned and self._savepoint is not None
             conn.broken = conn.broken or self._savepoint is None
             conn.error = first
 

@@ -196,6 +196,7 @@ class Executor:
                 finally:
                     self._pool.give_back(conn)
             else:
+                conn.memo = {}
                 # From here on each statement has the timeout to itself, and the caller all the time
                 # he wants in between.
                 conn.statement_timeout = self.timeout
@@ -239,28 +240,27 @@ class Executor:
 class _Attempts:
     """What one call has tried so far, and whether it may try again."""
 
+    #: How long to wait before the next, in seconds.
+    wait = 0.0
+    #: The Database is being closed: who has lost the server tries once more, not until the end.
+    closing = False
+    _tries = 0
+    _in_doubt = False
+
     def __init__(self, executor: Executor, function: Callable[..., Any], deadline: float) -> None:
+        self._executor = executor
         self._function = function
-        self._dialect = executor.dialect
-        self._target = executor.target
-        self._timeout = executor.timeout
         self.deadline = deadline
-        #: How long to wait before the next, in seconds.
-        self.wait = 0.0
-        #: The Database is being closed: who has lost the server tries once more, not until the end.
-        self.closing = False
-        self._tries = 0
-        self._in_doubt = False
 
     def failed(self, error: Exception, conn: Connection | None = None) -> None:
         """Note a failed try; raises what the caller is to see unless it may be tried again."""
-        cause = _cause(error, conn, self._dialect)
+        cause = _cause(error, conn, self._executor.dialect)
         if cause is None:
             if self._in_doubt and isinstance(error, (CallTimeoutError, PoolClosedError)):
                 raise self._unknown(error) from error
             raise error
         self._tries += 1
-        failure = self._dialect.failure(cause)
+        failure = self._executor.dialect.failure(cause)
         known = traits(self._function)
         if conn is not None and not known.reads:
             self._in_doubt = self._in_doubt or conn.in_doubt
@@ -268,7 +268,7 @@ class _Attempts:
                 raise self._unknown(cause) from cause
         text = _text(cause)
         if conn is None:
-            text = f"cannot open {self._target}: {text}"
+            text = f"cannot open {self._executor.target}: {text}"
         remaining = self.deadline - time.monotonic()
         lost = failure in (Failure.LOST, Failure.REFUSED)
         if failure is not None and remaining > 0 and not (self.closing and lost):
@@ -278,11 +278,11 @@ class _Attempts:
             raise self._unknown(cause) from cause
         elif failure is not None and remaining <= 0:
             raise CallTimeoutError(
-                f"{_name(self._function)} did not get done within {self._timeout:g} s, in"
+                f"{_name(self._function)} did not get done within {self._executor.timeout:g} s, in"
                 f" {self._tries} tries: {text}"
             ) from cause
         else:
-            raise _failed(self._function, self._dialect, cause, text) from cause
+            raise _failed(self._function, self._executor.dialect, cause, text) from cause
 
     def _unknown(self, cause: Exception) -> OutcomeUnknownError:
         return OutcomeUnknownError(

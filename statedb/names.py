@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import reprlib
+from functools import lru_cache
 from hashlib import sha256
 
 from statedb.errors import InvalidNameError, InvalidTypeError
 
 #: The longest name, in bytes of UTF-8.
 MAX_NAME_BYTES = 64 * 1024
+_SHORT = 100
 
 
 def encode_name(name: str, what: str) -> bytes:
@@ -29,6 +31,20 @@ def encode_name(name: str, what: str) -> bytes:
     if b"\0" in encoded:
         raise InvalidNameError(f"{what} holds a NUL: {shown(name)}")
     return encoded
+
+
+@lru_cache(maxsize=4096)
+def _encode_short_name(name: str, what: str) -> tuple[bytes, bytes]:
+    encoded = encode_name(name, what)
+    return encoded, name_hash(encoded)
+
+
+def encode_and_hash(name: str, what: str) -> tuple[bytes, bytes]:
+    """A name as it is stored, and its hash; remembered, for programs use few names often."""
+    if type(name) is str and len(name) <= _SHORT:
+        return _encode_short_name(name, what)
+    encoded = encode_name(name, what)
+    return encoded, name_hash(encoded)
 
 
 def name_hash(*encoded: bytes) -> bytes:

@@ -82,12 +82,14 @@ class Pool:
                 self._places += 1
         if waiter is not None:
             conn = self._wait(waiter, deadline)
-        if conn is not None and self._dialect.is_dead(conn.raw):
+        if conn is not None and conn.is_dead is not None and conn.is_dead():
             self._discard(conn)
             conn = None
         if conn is None:
             conn = self._open(deadline)
-        self._limit_lock_wait(conn, deadline)
+        remaining = deadline - time.monotonic()
+        if not 0.7 < remaining / conn.lock_wait < 1.4:
+            self._limit_lock_wait(conn, _lock_wait(deadline))
         conn.deadline = deadline
         return conn
 
@@ -109,25 +111,27 @@ class Pool:
         # The watchdog first says that it cuts, then looks at the deadline once more: either it
         # sees this, or the next line sees that the connection is not to be trusted.
         conn.deadline = None
-        usable = not (conn.cutting or conn.broken) and self._is_clean(conn)
+        usable = (
+            not (conn.cutting or conn.broken)
+            and self._dialect.transaction(conn.raw) is Transaction.AUTOCOMMIT
+        )
         if not usable and self._in_memory:
             # Closing it would lose all that it holds, and no server is there to be lost.
             conn.reset()
             usable = True
-        conn.memo = {}
         conn.error = None
         conn.in_doubt = conn.committed = False
         if not usable:
             self._discard(conn)
         with self._lock:
+            if usable and not (self._waiting or self._closed or self._forking):
+                self._idle.append(conn)
+                return
             if usable and (self._closed or (self._forking and self._closes_before_fork)):
                 self._all.discard(conn)
                 conn.close()
                 usable = False
             self._pass_on(conn if usable else None)
-
-    def _is_clean(self, conn: Connection) -> bool:
-        return self._dialect.transaction(conn.raw) is Transaction.AUTOCOMMIT
 
     def _discard(self, conn: Connection) -> None:
         with self._lock:
@@ -179,17 +183,15 @@ class Pool:
             raise
         return conn
 
-    def _limit_lock_wait(self, conn: Connection, deadline: float) -> None:
+    def _limit_lock_wait(self, conn: Connection, seconds: float) -> None:
         """Let no statement wait for a lock much longer than its call may last."""
-        remaining = _lock_wait(deadline)
-        if not 0.8 < remaining / conn.lock_wait < 1.25:
-            try:
-                self._dialect.limit_lock_wait(conn.raw, remaining)
-            except BaseException:
-                conn.broken = True
-                self.give_back(conn)
-                raise
-            conn.lock_wait = remaining
+        try:
+            self._dialect.limit_lock_wait(conn.raw, seconds)
+        except BaseException:
+            conn.broken = True
+            self.give_back(conn)
+            raise
+        conn.lock_wait = seconds
 
     # --- Watching ---
 

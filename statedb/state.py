@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +14,7 @@ from statedb.errors import (
     NoSuchStateError,
     OutcomeUnknownError,
 )
-from statedb.names import check_id, encode_name, name_hash, shown
+from statedb.names import check_id, encode_and_hash, encode_name, name_hash, shown
 from statedb.operation import operation
 from statedb.resultspec import Field, ResultSpec, integer_field, select, text_field
 from statedb.values import decode_value, encode_value
@@ -165,7 +165,7 @@ def set_state(conn: AnyConnection, objectid: int, name: str, value: Any) -> Any:
     JSON, and NoSuchObjectError, a KeyError.
     """
     conn = adapt(conn)
-    row = _row(conn, _key(conn, objectid, name), name, encode_value(value, objectid, name))
+    row = _row(conn, objectid, name, encode_value(value, objectid, name))
     # An UPDATE that finds nothing may lock the gap against those who would fill it, until the
     # application's transaction ends; two that do so to each other deadlock. So look first.
     may_be_there = not _locks_gap(conn) or conn.fetch_one(conn.sql["select_value"], row)
@@ -197,7 +197,7 @@ def atomic_create_state(
     created = (atomic_create_state, objectid, name)
     if created not in conn.memo:
         conn.memo[created] = encode_value(thd_create_callback(), objectid, name)
-    value = _create(conn, objectid, name, _row(conn, key, name, conn.memo[created]))
+    value = _create(conn, objectid, name, _row(conn, objectid, name, conn.memo[created]))
     del conn.memo[created]
     return value
 
@@ -253,7 +253,7 @@ def update_state(
         else:
             value = default
         new_text = encode_value(thd_update_callback(value), objectid, name)
-        row = _row(conn, key, name, new_text)
+        row = _row(conn, objectid, name, new_text)
         try:
             if stamp is None:
                 written = conn.insert(conn.sql["insert_value"], row)
@@ -307,12 +307,14 @@ def get_states(
 ) -> dict[str, Any]:
     """The object's values by name: all, or those of ``names`` that exist. One statement."""
     conn = adapt(conn)
-    wanted = None if names is None else {_encode_state_name(name) for name in _several(names)}
+    wanted = None
+    if names is not None:
+        wanted = dict(encode_and_hash(name, "a value's name") for name in _several(names))
     key = {"objectid": check_id(objectid, "an objectid")}
     if wanted is None or len(wanted) > MAX_NAMES_IN_STATEMENT:
         rows = conn.fetch_all(conn.sql["select_values"], key)
     else:
-        rows = _rows_named(conn, key, sorted(wanted))
+        rows = _rows_named(conn, key, sorted(wanted.values()))
     values = {}
     for encoded, text in rows:
         if wanted is None or encoded in wanted:
@@ -321,10 +323,10 @@ def get_states(
     return values
 
 
-def _rows_named(conn: Connection, key: dict[str, Any], names: list[bytes]) -> Sequence[Row]:
-    # No name is like one that no value has. Rounded up to a power of two, so that a server that
-    # prepares statements sees few; what is asked for twice is found once.
-    hashes = [conn.binary(name_hash(name)) for name in names] or [conn.binary(b"")]
+def _rows_named(conn: Connection, key: dict[str, Any], digests: list[bytes]) -> Sequence[Row]:
+    # Rounded up to a power of two, so that a server that prepares statements sees few. What is
+    # asked for twice is found once, and where nothing is asked for an empty hash finds nothing.
+    hashes = [conn.binary(digest) for digest in digests or [b""]]
     count = 1 << (len(hashes) - 1).bit_length()
     hashes.extend(hashes[-1:] * (count - len(hashes)))
     parameters = {f"name_hash_{index}": digest for index, digest in enumerate(hashes)}
@@ -346,7 +348,7 @@ def set_states(conn: AnyConnection, objectid: int, values: Mapping[str, Any]) ->
             f"the values to set are a mapping of names to values, not {type(values).__name__}"
         )
     rows = {
-        name: _row(conn, _key(conn, objectid, name), name, encode_value(value, objectid, name))
+        name: _row(conn, objectid, name, encode_value(value, objectid, name))
         for name, value in values.items()
     }
     with conn.transaction():
@@ -363,23 +365,23 @@ def set_states(conn: AnyConnection, objectid: int, values: Mapping[str, Any]) ->
 
 
 def _key(conn: Connection, objectid: int, name: str) -> dict[str, Any]:
-    return {
-        "objectid": check_id(objectid, "an objectid"),
-        "name_hash": conn.binary(name_hash(_encode_state_name(name))),
-    }
+    _, digest = encode_and_hash(name, "a value's name")
+    return {"objectid": check_id(objectid, "an objectid"), "name_hash": conn.binary(digest)}
 
 
-def _row(conn: Connection, key: dict[str, Any], name: str, text: str) -> dict[str, Any]:
+def _row(conn: Connection, objectid: int, name: str, text: str) -> dict[str, Any]:
     """The parameters of a statement that writes a value, with a stamp of its own.
 
     The stamp is not of ``random``, which an application may have seeded alike in every process.
     """
-    stored_name = conn.binary(_encode_state_name(name))
-    return {**key, "name": stored_name, "value": text, "stamp": secrets.randbits(63)}
-
-
-def _encode_state_name(name: str) -> bytes:
-    return encode_name(name, "a value's name")
+    encoded, digest = encode_and_hash(name, "a value's name")
+    return {
+        "objectid": check_id(objectid, "an objectid"),
+        "name_hash": conn.binary(digest),
+        "name": conn.binary(encoded),
+        "value": text,
+        "stamp": int.from_bytes(os.urandom(8), "big") >> 1,
+    }
 
 
 def _several(names: Iterable[str]) -> Iterable[str]:

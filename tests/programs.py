@@ -25,7 +25,7 @@ def require(engine: Engine) -> Path:
     programs = find(engine)
     if programs is None:
         # Another test run may be installing the same.
-        with (cache() / "lock").open("w") as lock:
+        with (cache() / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if find(engine) is None:
                 _install(engine)
@@ -119,7 +119,7 @@ def _unpack_debian(suite: str, package: str, destination: Path) -> None:
     """Unpacks a package of another suite and all it needs, checked by apt, the system untouched."""
     sources = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.*")]
     configured = "\n".join(
-        p.read_text() for p in sources if p.suffix in {".list", ".sources"} and p.exists()
+        p.read_text("utf-8") for p in sources if p.suffix in {".list", ".sources"} and p.exists()
     )
     mirror = re.search(r"^[^#\n]*?(https?://\S+/debian/?)\s", configured, re.MULTILINE)
     keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -140,7 +140,7 @@ def _unpack_debian(suite: str, package: str, destination: Path) -> None:
             (apt / name).mkdir(parents=True)
         (apt / "state/status").touch()
         source = f"deb [signed-by={keyring}] {mirror[1]} {suite} main\n"
-        (apt / "etc/sources.list").write_text(source)
+        (apt / "etc/sources.list").write_text(source, "utf-8")
         options = {
             "Dir::Etc": apt / "etc",
             "Dir::State": apt / "state",
@@ -165,4 +165,4 @@ def _unpack_debian(suite: str, package: str, destination: Path) -> None:
 
 def _run(command: list[str]) -> None:
     out = subprocess.PIPE
-    subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, text=True, check=True)
+    subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, encoding="utf-8", check=True)

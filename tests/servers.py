@@ -153,7 +153,7 @@ class Server(ABC):
         """The end of what the server wrote to its log."""
         if self._directory is None:
             return ""
-        return (self._directory / "log").read_text(errors="replace")[-4000:]
+        return (self._directory / "log").read_text("utf-8", errors="replace")[-4000:]
 
     def __enter__(self) -> Self:
         self.start()
@@ -391,7 +391,7 @@ def _send(pid: int, number: signal.Signals) -> None:
 def _parent(pid: int) -> int | None:
     """The process's parent; None if it is gone, or dead and merely not yet reaped."""
     try:
-        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+        state, parent = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[:2]
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if state == "Z" else int(parent)

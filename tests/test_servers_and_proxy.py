@@ -84,7 +84,7 @@ def processes_that_name(directory: Path) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            found.append(entry.read_text())
+            found.append(entry.read_text("utf-8"))
     return [command for command in found if str(directory) in command]
 
 
@@ -159,7 +159,7 @@ def test_a_server_dies_with_a_test_run_that_is_killed(pg_or_maria_server: Server
     command = [sys.executable, "-c", script]
     here = Path(__file__).parent
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=here, stdin=pipe, stdout=pipe, text=True) as test_run:
+    with subprocess.Popen(command, cwd=here, stdin=pipe, stdout=pipe, encoding="utf-8") as test_run:
         assert test_run.stdout is not None
         directory = Path(test_run.stdout.readline().strip())
         assert processes_that_name(directory)

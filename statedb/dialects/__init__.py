@@ -65,8 +65,9 @@ class Dialect:
     begin_implicit: Callable[[Any, Any], None]
     #: Ends a sentence that begins with "this connection", or None where nothing is amiss.
     why_unusable: Callable[[Any], str | None]
-    #: Whether an idle connection has lost its server; costs no round trip.
-    is_dead: Callable[[Any], bool]
+    #: Makes the check whether an idle connection has lost its server, which costs no round trip;
+    #: None where there is no server.
+    death_check: Callable[[Any], Callable[[], bool]] | None
     #: Ends, from another thread, the statement that a connection is waiting for.
     cut: Callable[[Any], None]
     #: Bounds the wait for another's lock, in seconds, from the next statement on.

@@ -12,7 +12,7 @@ from pymysql.constants import SERVER_STATUS
 from pymysql.cursors import Cursor
 
 from statedb.dialects import Dialect, Failure, Transaction
-from statedb.dialects.sockets import is_readable, shut_down
+from statedb.dialects.sockets import readability_check, shut_down
 from statedb.errors import InvalidURLError
 from statedb.sqlfiles import hexadecimal_parameters, shipped
 
@@ -182,10 +182,6 @@ def why_unusable(raw: Any) -> str | None:
     return None
 
 
-def is_dead(raw: pymysql.Connection[Any]) -> bool:
-    return not raw.open or is_readable(_descriptor(raw))
-
-
 def _descriptor(raw: Any) -> int:
     descriptor: int = raw._sock.fileno() if raw._sock else -1
     return descriptor
@@ -214,7 +210,7 @@ DIALECT = Dialect(
     transaction=transaction,
     begin_implicit=begin_implicit,
     why_unusable=why_unusable,
-    is_dead=is_dead,
+    death_check=lambda raw: readability_check(_descriptor(raw)),
     cut=_cut,
     limit_lock_wait=limit_lock_wait,
     new_id=new_id,

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from statedb.dialects import Dialect, Failure, Transaction
-from statedb.dialects.sockets import is_readable, shut_down
+from statedb.dialects.sockets import readability_check, shut_down
 from statedb.errors import InvalidURLError
 from statedb.sqlfiles import shipped
 
@@ -141,10 +141,6 @@ def why_unusable(raw: Any) -> str | None:
     return None
 
 
-def is_dead(raw: psycopg.Connection[Any]) -> bool:
-    return raw.closed or is_readable(raw.fileno())
-
-
 def new_id(cursor: psycopg.Cursor[Any]) -> int | None:
     row = cursor.fetchone()
     return row[0] if row else None
@@ -163,7 +159,7 @@ DIALECT = Dialect(
     transaction=transaction,
     begin_implicit=begin_implicit,
     why_unusable=why_unusable,
-    is_dead=is_dead,
+    death_check=lambda raw: readability_check(raw.fileno()),
     cut=lambda raw: shut_down(raw.fileno()),
     limit_lock_wait=limit_lock_wait,
     new_id=new_id,

@@ -6,15 +6,19 @@ import contextlib
 import os
 import select
 import socket
+from collections.abc import Callable
 
 
-def is_readable(descriptor: int) -> bool:
-    """Whether something waits to be read: on an idle connection, its end or a notice of it."""
+def readability_check(descriptor: int) -> Callable[[], bool]:
+    """Makes the check whether something waits to be read: on an idle connection, its end.
+
+    A descriptor that was closed counts as readable.
+    """
     if not hasattr(select, "poll"):  # Windows, where select() takes any socket
-        return bool(select.select([descriptor], [], [], 0)[0])
+        return lambda: bool(select.select([descriptor], [], [], 0)[0])
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+    return lambda: bool(poll.poll(0))
 
 
 def shut_down(descriptor: int) -> None:
