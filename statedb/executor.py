@@ -20,6 +20,7 @@ from statedb.errors import (
     CallTimeoutError,
     ConflictError,
     DatabaseError,
+    Error,
     OutcomeUnknownError,
     PoolClosedError,
 )
@@ -58,6 +59,7 @@ class Executor:
         self.timeout = timeout
         self._here = _Here()
         self._closing = threading.Event()
+        self._waits = True
         #: What operations remember of committed facts.
         self.known: dict[Any, Any] = {}
         self._pool = Pool(
@@ -213,10 +215,11 @@ class Executor:
     def close(self, *, cancel_futures: bool = False, wait: bool = True) -> None:
         """Finish what was accepted, and end all threads and connections."""
         self._closing.set()
+        self._waits = wait
         self._workers.close(cancel_futures=cancel_futures, wait=wait)
 
     def _close_pool(self) -> None:
-        self._pool.close(held=self._held())
+        self._pool.close(held=self._held(), wait=self._waits)
 
     def _held(self) -> int:
         return 0 if self._here.connection is None else 1
@@ -254,7 +257,7 @@ class _Attempts:
 
     def failed(self, error: Exception, conn: Connection | None = None) -> None:
         """Note a failed try; raises what the caller is to see unless it may be tried again."""
-        cause = _cause(error, conn, self._executor.dialect)
+        cause = _cause(error, conn)
         if cause is None:
             if self._in_doubt and isinstance(error, (CallTimeoutError, PoolClosedError)):
                 raise self._unknown(error) from error
@@ -291,13 +294,14 @@ class _Attempts:
         )
 
 
-def _cause(error: Exception, conn: Connection | None, dialect: Dialect) -> Exception | None:
+def _cause(error: Exception, conn: Connection | None) -> Exception | None:
     """The driver's error behind a failed try; None where the failure is not the database's.
 
     What a callback of the caller's raised is his, even if it is an error of the same driver.
     """
     if conn is None:
-        return error if dialect.is_driver_error(error) else None
+        # Nothing of a caller's has run yet: all that is not ours comes of connecting.
+        return None if isinstance(error, Error) else error
     for candidate in (error, error.__cause__ if isinstance(error, DatabaseError) else None):
         if candidate is not None and candidate is conn.error:
             return conn.error

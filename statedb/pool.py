@@ -94,7 +94,17 @@ class Pool:
         return conn
 
     def _wait(self, waiter: _Waiter, deadline: float) -> Connection | None:
-        if not waiter.ready.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        try:
+            got = waiter.ready.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            # Interrupted: what it was or will be given goes to the next.
+            with self._lock:
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
+                elif not waiter.closed:
+                    self._pass_on(waiter.conn)
+            raise
+        if not got:
             with self._lock:
                 if waiter in self._waiting:
                     self._waiting.remove(waiter)
@@ -132,6 +142,8 @@ class Pool:
                 conn.close()
                 usable = False
             self._pass_on(conn if usable else None)
+            if self._closed:
+                self._watch.set()
 
     def _discard(self, conn: Connection) -> None:
         with self._lock:
@@ -170,10 +182,7 @@ class Pool:
                     self._all.add(conn)
                     self._start_watchdog()
                 if not self._prepared:
-                    with self._preparing:
-                        if not self._prepared:
-                            self._prepare(conn)
-                            self._prepared = True
+                    self._prepare_once(conn, deadline)
             except BaseException:
                 self._discard(conn)
                 raise
@@ -182,6 +191,18 @@ class Pool:
                 self._pass_on(None)
             raise
         return conn
+
+    def _prepare_once(self, conn: Connection, deadline: float) -> None:
+        if not self._preparing.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise CallTimeoutError(f"the tables could not be checked within {self.timeout:g} s")
+        try:
+            if not self._prepared:
+                self._prepare(conn)
+                self._prepared = True
+                # What that has committed is none of the call's.
+                conn.committed = False
+        finally:
+            self._preparing.release()
 
     def _limit_lock_wait(self, conn: Connection, seconds: float) -> None:
         """Let no statement wait for a lock much longer than its call may last."""
@@ -212,7 +233,7 @@ class Pool:
         No call is given less than the timeout, so none that begins while this thread sleeps can
         be due before it wakes; who tries again on a new connection wakes it.
         """
-        while not self._closed:
+        while self._places or not self._closed:
             now = time.monotonic()
             nearest = now + self.timeout
             with self._lock:
@@ -226,7 +247,9 @@ class Pool:
                     if conn.deadline is None or conn.deadline > now:
                         conn.cutting = False
                     else:
-                        self._dialect.cut(conn.raw)
+                        # It may have been closed this moment, which does as well.
+                        with contextlib.suppress(Exception):
+                            self._dialect.cut(conn.raw)
                         deadline = now + 0.5
                 nearest = min(nearest, deadline)
             self._watch.wait(max(0.0, nearest - time.monotonic()))
@@ -238,7 +261,7 @@ class Pool:
 
     # --- Ends ---
 
-    def close(self, *, held: int = 0) -> None:
+    def close(self, *, held: int, wait: bool) -> None:
         """Close all connections: idle ones now, lent ones when they come back.
 
         Waits, within the timeout, for all but ``held`` of them, which the caller itself has.
@@ -254,10 +277,11 @@ class Pool:
             self._waiting.clear()
             for conn in idle:
                 conn.close()
-            self._changed.wait_for(lambda: self._places <= held, self.timeout)
-            watchdog = self._watchdog
+            if wait:
+                self._changed.wait_for(lambda: self._places <= held, self.timeout)
+            left, watchdog = self._places, self._watchdog
         self._watch.set()
-        if watchdog is not None and watchdog is not threading.current_thread():
+        if watchdog is not None and not left:
             watchdog.join()
 
     def before_fork(self, held: int) -> None:

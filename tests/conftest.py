@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,10 @@ def no_leak() -> Iterator[None]:
     """No thread, connection or file of statedb's outlives a test."""
     before = _open_files()
     yield
-    left = [one.name for one in threading.enumerate() if one.name.startswith("statedb")]
-    assert not left
+    deadline = time.monotonic() + 5
+    while left := [one.name for one in threading.enumerate() if one.name.startswith("statedb")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
     gc.collect()
     assert _open_files() - before == set()
 

@@ -236,7 +236,7 @@ class PostgreSQL(Server):
     protocol = "postgresql"
     account = "postgres"
     stop_signal = signal.SIGINT
-    death_signal = "QUIT"
+    death_signal = "KILL"
 
     def url(self, database: str, port: int | None = None) -> str:
         return f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"

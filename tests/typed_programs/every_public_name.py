@@ -126,6 +126,7 @@ def what_went_wrong(act: Callable[[], None]) -> str:
     except (
         statedb.InvalidNameError,
         statedb.InvalidResultSpecError,
+        statedb.InvalidSettingError,
         statedb.InvalidURLError,
         statedb.UnusableConnectionError,
         statedb.ValueTooLargeError,
