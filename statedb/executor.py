@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import random
 import threading
 import time
 import weakref
@@ -14,25 +13,15 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from statedb.attempts import Attempts, database_error, name_of, text_of
 from statedb.connection import Connection
-from statedb.dialects import Dialect, Failure
-from statedb.errors import (
-    CallTimeoutError,
-    ConflictError,
-    DatabaseError,
-    Error,
-    OutcomeUnknownError,
-    PoolClosedError,
-)
-from statedb.operation import traits
+from statedb.dialects import Dialect
+from statedb.errors import CallTimeoutError, OutcomeUnknownError, PoolClosedError
 from statedb.pool import Pool
 from statedb.workers import Call, Workers
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-#: The first and the longest wait between tries, in seconds; each is drawn at random below that.
-FIRST_WAIT, LONGEST_WAIT = 0.01, 1.0
 
 
 class _Here(threading.local):
@@ -54,9 +43,8 @@ class Executor:
         timeout: float,
         prepare: Callable[[Connection], None],
     ) -> None:
-        self.dialect = dialect
-        self.target = target
-        self.timeout = timeout
+        self._dialect = dialect
+        self._timeout = timeout
         self._here = _Here()
         self._closing = threading.Event()
         self._waits = True
@@ -84,7 +72,7 @@ class Executor:
         if current is not None:
             return self._join(current, operation, args, kwargs)
         self.check_open()
-        return self._call(operation, args, kwargs, time.monotonic() + self.timeout)
+        return self._call(operation, args, kwargs, time.monotonic() + self._timeout)
 
     def submit(
         self, operation: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
@@ -104,7 +92,8 @@ class Executor:
     def _run_submitted(self, call: Call) -> Any:
         if time.monotonic() > call.deadline:
             raise CallTimeoutError(
-                f"{_name(call.function)} waited {self.timeout:g} s in the queue and was not begun"
+                f"{name_of(call.function)} waited {self._timeout:g} s in the queue, and was not"
+                f" begun"
             )
         return self._call(call.function, call.args, call.kwargs, call.deadline)
 
@@ -114,11 +103,11 @@ class Executor:
             return function(conn, *args, **kwargs)
         except Exception as error:
             if error is conn.error:
-                raise _failed(function, conn.dialect, error) from error
+                raise database_error(function, conn.dialect, error) from error
             raise
 
     def _call(self, function: Callable[..., R], args: Any, kwargs: Any, deadline: float) -> R:
-        attempts = _Attempts(self, function, deadline)
+        attempts = Attempts(function, self._pool, deadline)
         memo: dict[Any, Any] = {}
         while True:
             conn = self._take(attempts)
@@ -137,7 +126,7 @@ class Executor:
                 self._pool.give_back(conn)
             self._pause(attempts)
 
-    def _take(self, attempts: _Attempts) -> Connection:
+    def _take(self, attempts: Attempts) -> Connection:
         while True:
             try:
                 return self._pool.take(attempts.deadline)
@@ -145,7 +134,7 @@ class Executor:
                 attempts.failed(error)
             self._pause(attempts)
 
-    def _pause(self, attempts: _Attempts) -> None:
+    def _pause(self, attempts: Attempts) -> None:
         """Wait until the next try. close() ends the wait, and leaves a lost server one more try."""
         if self._closing.wait(attempts.wait):
             attempts.closing = True
@@ -174,17 +163,17 @@ class Executor:
             if conn.in_doubt:
                 raise OutcomeUnknownError(
                     f"the answer to a COMMIT was lost; whether the transaction took effect is"
-                    f" unknown: {_text(error)}"
+                    f" unknown: {text_of(error)}"
                 ) from error
-            raise _failed(self.transaction, self.dialect, error) from error
+            raise database_error(self.transaction, self._dialect, error) from error
         finally:
             self._here.connection = None
             conn.statement_timeout = None
             self._pool.give_back(conn)
 
     def _begin(self) -> tuple[Connection, Any]:
-        deadline = time.monotonic() + self.timeout
-        attempts = _Attempts(self, self.transaction, deadline)
+        deadline = time.monotonic() + self._timeout
+        attempts = Attempts(self.transaction, self._pool, deadline)
         while True:
             conn = self._take(attempts)
             block = conn.transaction()
@@ -201,7 +190,7 @@ class Executor:
                 conn.memo = {}
                 # From here on each statement has the timeout to itself, and the caller all the time
                 # he wants in between.
-                conn.statement_timeout = self.timeout
+                conn.statement_timeout = self._timeout
                 conn.deadline = None
                 return conn, block
             self._pause(attempts)
@@ -238,89 +227,6 @@ class Executor:
             self._closing.set()
         self._pool.after_fork_in_child()
         self._workers.after_fork_in_child()
-
-
-class _Attempts:
-    """What one call has tried so far, and whether it may try again."""
-
-    #: How long to wait before the next, in seconds.
-    wait = 0.0
-    #: The Database is being closed: who has lost the server tries once more, not until the end.
-    closing = False
-    _tries = 0
-    _in_doubt = False
-
-    def __init__(self, executor: Executor, function: Callable[..., Any], deadline: float) -> None:
-        self._executor = executor
-        self._function = function
-        self.deadline = deadline
-
-    def failed(self, error: Exception, conn: Connection | None = None) -> None:
-        """Note a failed try; raises what the caller is to see unless it may be tried again."""
-        cause = _cause(error, conn)
-        if cause is None:
-            if self._in_doubt and isinstance(error, (CallTimeoutError, PoolClosedError)):
-                raise self._unknown(error) from error
-            raise error
-        self._tries += 1
-        failure = self._executor.dialect.failure(cause)
-        known = traits(self._function)
-        if conn is not None and not known.reads:
-            self._in_doubt = self._in_doubt or conn.in_doubt
-            if failure is not None and not known.repeatable and (conn.in_doubt or conn.committed):
-                raise self._unknown(cause) from cause
-        text = _text(cause)
-        if conn is None:
-            text = f"cannot open {self._executor.target}: {text}"
-        remaining = self.deadline - time.monotonic()
-        lost = failure in (Failure.LOST, Failure.REFUSED)
-        if failure is not None and remaining > 0 and not (self.closing and lost):
-            longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(self._tries, 10))
-            self.wait = min(random.uniform(0, longest), remaining)
-        elif self._in_doubt:
-            raise self._unknown(cause) from cause
-        elif failure is not None and remaining <= 0:
-            raise CallTimeoutError(
-                f"{_name(self._function)} did not get done within {self._executor.timeout:g} s, in"
-                f" {self._tries} tries: {text}"
-            ) from cause
-        else:
-            raise _failed(self._function, self._executor.dialect, cause, text) from cause
-
-    def _unknown(self, cause: Exception) -> OutcomeUnknownError:
-        return OutcomeUnknownError(
-            f"the answer to {_name(self._function)} was lost; whether it took effect, or a part of"
-            f" it, is unknown: {_text(cause)}"
-        )
-
-
-def _cause(error: Exception, conn: Connection | None) -> Exception | None:
-    """The driver's error behind a failed try; None where the failure is not the database's.
-
-    What a callback of the caller's raised is his, even if it is an error of the same driver.
-    """
-    if conn is None:
-        # Nothing of a caller's has run yet: all that is not ours comes of connecting.
-        return None if isinstance(error, Error) else error
-    for candidate in (error, error.__cause__ if isinstance(error, DatabaseError) else None):
-        if candidate is not None and candidate is conn.error:
-            return conn.error
-    return None
-
-
-def _failed(
-    function: Callable[..., Any], dialect: Dialect, error: Exception, text: str | None = None
-) -> DatabaseError:
-    kind = ConflictError if dialect.failure(error) is Failure.CONFLICT else DatabaseError
-    return kind(f"{_name(function)} failed: {text or _text(error)}")
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", None) or repr(function)
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 # --- The process's end, and its forks ---

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -12,6 +11,7 @@ from typing import Any
 from statedb.connection import Connection
 from statedb.dialects import Dialect, Transaction
 from statedb.errors import CallTimeoutError, DatabaseError, PoolClosedError
+from statedb.watchdog import Watchdog
 
 # A forked child must never touch its parent's connections, not even by letting go of them: it would
 # say goodbye on the parent's socket, or have SQLite act on locks that only the parent has.
@@ -34,8 +34,8 @@ class Pool:
         prepare: Callable[[Connection], None],
         known: dict[Any, Any],
     ) -> None:
-        self._dialect = dialect
-        self._target = target
+        self.dialect = dialect
+        self.target = target
         self._prepare = prepare
         self.size = size
         self.timeout = timeout
@@ -57,8 +57,7 @@ class Pool:
         self._prepared = False
         self._closed = False
         self._forking = False
-        self._watch = threading.Event()
-        self._watchdog: threading.Thread | None = None
+        self._watchdog = Watchdog(self._lent, self.dialect.cut, self.timeout)
 
     # --- Lending ---
 
@@ -123,7 +122,7 @@ class Pool:
         conn.deadline = None
         usable = (
             not (conn.cutting or conn.broken)
-            and self._dialect.transaction(conn.raw) is Transaction.AUTOCOMMIT
+            and self.dialect.transaction(conn.raw) is Transaction.AUTOCOMMIT
         )
         if not usable and self._in_memory:
             # Closing it would lose all that it holds, and no server is there to be lost.
@@ -143,7 +142,7 @@ class Pool:
                 usable = False
             self._pass_on(conn if usable else None)
             if self._closed:
-                self._watch.set()
+                self._watchdog.look_again()
 
     def _discard(self, conn: Connection) -> None:
         with self._lock:
@@ -173,14 +172,14 @@ class Pool:
                     " connect() anew, or use a file"
                 )
             seconds = _lock_wait(deadline)
-            raw = self._dialect.connect(self._target, seconds)
-            conn = Connection(raw, self._dialect, known=self._known)
+            raw = self.dialect.connect(self.target, seconds)
+            conn = Connection(raw, self.dialect, known=self._known)
             conn.lock_wait = seconds
             try:
                 conn.deadline = deadline
                 with self._lock:
                     self._all.add(conn)
-                    self._start_watchdog()
+                    self._watchdog.start()
                 if not self._prepared:
                     self._prepare_once(conn, deadline)
             except BaseException:
@@ -207,57 +206,21 @@ class Pool:
     def _limit_lock_wait(self, conn: Connection, seconds: float) -> None:
         """Let no statement wait for a lock much longer than its call may last."""
         try:
-            self._dialect.limit_lock_wait(conn.raw, seconds)
+            self.dialect.limit_lock_wait(conn.raw, seconds)
         except BaseException:
             conn.broken = True
             self.give_back(conn)
             raise
         conn.lock_wait = seconds
 
-    # --- Watching ---
-
-    def _start_watchdog(self) -> None:
-        if self._watchdog is None:
-            watchdog = threading.Thread(
-                target=self._watch_deadlines, name="statedb-watchdog", daemon=True
-            )
-            # While the interpreter exits Python 3.12 starts no more threads. Accepted work is
-            # finished all the same, with what the drivers and the engines bound by themselves.
-            with contextlib.suppress(RuntimeError):
-                watchdog.start()
-                self._watchdog = watchdog
-
-    def _watch_deadlines(self) -> None:
-        """Cut each connection whose call has outlasted its time.
-
-        No call is given less than the timeout, so none that begins while this thread sleeps can
-        be due before it wakes; who tries again on a new connection wakes it.
-        """
-        while self._places or not self._closed:
-            now = time.monotonic()
-            nearest = now + self.timeout
-            with self._lock:
-                lent = [conn for conn in self._all if conn.deadline is not None]
-            for conn in lent:
-                deadline = conn.deadline
-                if deadline is None:
-                    continue
-                if deadline <= now:
-                    conn.cutting = True
-                    if conn.deadline is None or conn.deadline > now:
-                        conn.cutting = False
-                    else:
-                        # It may have been closed this moment, which does as well.
-                        with contextlib.suppress(Exception):
-                            self._dialect.cut(conn.raw)
-                        deadline = now + 0.5
-                nearest = min(nearest, deadline)
-            self._watch.wait(max(0.0, nearest - time.monotonic()))
-            self._watch.clear()
+    def _lent(self) -> list[Connection] | None:
+        """What the watchdog is to watch; None where there will be nothing more."""
+        with self._lock:
+            return list(self._all) if self._places or not self._closed else None
 
     def look_again(self) -> None:
-        """Wake the watchdog: a call has a deadline nearer than the timeout."""
-        self._watch.set()
+        """Have the watchdog see a deadline that is nearer than the timeout."""
+        self._watchdog.look_again()
 
     # --- Ends ---
 
@@ -279,10 +242,10 @@ class Pool:
                 conn.close()
             if wait:
                 self._changed.wait_for(lambda: self._places <= held, self.timeout)
-            left, watchdog = self._places, self._watchdog
-        self._watch.set()
-        if watchdog is not None and not left:
-            watchdog.join()
+            all_closed = self._places == 0
+        self._watchdog.look_again()
+        if all_closed:
+            self._watchdog.join()
 
     def before_fork(self, held: int) -> None:
         """Lend nothing more, and wait, within the timeout, until all but ``held`` are back."""

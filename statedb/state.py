@@ -1,23 +1,39 @@
-"""State: operations on objects and on their values, as functions of a connection."""
+"""State: operations on the values of objects, and on objects, as functions of a connection."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from statedb.connection import AnyConnection, Connection, Row, adapt
-from statedb.errors import (
-    InvalidTypeError,
-    NoSuchObjectError,
-    NoSuchStateError,
-    OutcomeUnknownError,
+from statedb.errors import InvalidTypeError, NoSuchStateError, OutcomeUnknownError
+from statedb.names import check_id, encode_and_hash, shown
+from statedb.objects import (
+    ObjectModel,
+    delete_object,
+    get_object_id,
+    get_objects,
+    no_such_object,
 )
-from statedb.names import check_id, encode_and_hash, encode_name, name_hash, shown
 from statedb.operation import operation
-from statedb.resultspec import Field, ResultSpec, integer_field, select, text_field
 from statedb.values import decode_value, encode_value
+
+__all__ = [
+    "NO_DEFAULT",
+    "NoDefault",
+    "ObjectModel",
+    "atomic_create_state",
+    "delete_object",
+    "delete_state",
+    "get_object_id",
+    "get_objects",
+    "get_state",
+    "get_states",
+    "set_state",
+    "set_states",
+    "update_state",
+]
 
 
 class NoDefault:
@@ -30,23 +46,6 @@ class NoDefault:
 NO_DEFAULT: Final = NoDefault()
 
 
-@dataclass(frozen=True)
-class ObjectModel:
-    """An object: what it is called, of which class, and the id by which its values are known."""
-
-    id: int
-    name: str
-    class_name: str
-
-
-OBJECT_FIELDS: Final[Mapping[str, Field]] = {
-    "id": integer_field("id"),
-    "name": text_field("name"),
-    "class_name": text_field("class_name"),
-}
-
-#: Past this many remembered object ids, all are forgotten and remembered anew as they are used.
-MAX_KNOWN_OBJECTS = 10_000
 #: Past this many names all values of the object are read and picked from: still one statement.
 MAX_NAMES_IN_STATEMENT = 500
 
@@ -62,79 +61,6 @@ def _some_values(objectid: Any, values: Any) -> tuple[Any, tuple[Any, ...] | Non
 def _named_values(objectid: Any, names: Any = None) -> tuple[Any, tuple[Any, ...] | None]:
     # What is no list or tuple may be an iterator, which can be read but once.
     return objectid, tuple(names) if isinstance(names, (list, tuple)) else None
-
-
-def _all_values(objectid: Any) -> tuple[Any, None]:
-    return objectid, None
-
-
-# --- Objects ---------------------------------------------------------------------------------
-
-
-@operation(repeatable=True)
-def get_object_id(conn: AnyConnection, name: str, class_name: str) -> int:
-    """The id of the object of this name and class, which is added if there is none.
-
-    All callers get the same id, however many ask at once, until the object is deleted; no id is
-    used again. Raises InvalidNameError, or InvalidTypeError for what is no str.
-    """
-    conn = adapt(conn)
-    names = {
-        "name": encode_name(name, "an object's name"),
-        "class_name": encode_name(class_name, "an object's class name"),
-    }
-    bind = conn.binary
-    identity = {"identity_hash": bind(name_hash(names["name"], names["class_name"]))}
-    row = conn.fetch_one(conn.sql["select_object_id"], identity)
-    while row is None:
-        values = {key: bind(value) for key, value in names.items()}
-        if conn.insert(conn.sql["insert_object"], values | identity):
-            row = (conn.new_id(),)
-        else:
-            # The rival's; or nobody's once more, if it was deleted meanwhile.
-            row = conn.fetch_one(conn.sql["select_object_id_of_rival"], identity)
-    objectid: int = row[0]
-    if not conn.in_transaction:
-        if len(conn.known) >= MAX_KNOWN_OBJECTS:
-            conn.known.clear()
-        conn.known[name, class_name] = objectid
-    return objectid
-
-
-@operation(reads=True)
-def get_objects(conn: AnyConnection, resultSpec: ResultSpec | None = None) -> list[ObjectModel]:
-    """The objects that a ResultSpec asks for, all without one; by id where it gives no order.
-
-    Fields are id, name and class_name; names are compared and ordered by their UTF-8 bytes.
-    Raises InvalidResultSpecError, which says what is legal.
-    """
-    rows = select(adapt(conn), "select_objects", OBJECT_FIELDS, resultSpec)
-    return [ObjectModel(row[0], row[1].decode(), row[2].decode()) for row in rows]
-
-
-@operation(touches=_all_values)
-def delete_object(conn: AnyConnection, objectid: int) -> bool:
-    """Whether there was an object of this id; it is deleted, and its values with it."""
-    conn = adapt(conn)
-    parameters = {"objectid": check_id(objectid, "an objectid")}
-    _forget(conn, objectid)
-    with conn.transaction():
-        deleted = conn.execute(conn.sql["delete_object"], parameters) > 0
-        conn.execute(conn.sql["delete_values"], parameters)
-    # Again: it may have been looked up, and remembered, until the transaction's end.
-    _forget(conn, objectid)
-    return deleted
-
-
-def _forget(conn: Connection, objectid: int) -> None:
-    for key, known in list(conn.known.items()):
-        if known == objectid:
-            conn.known.pop(key, None)
-
-
-def _no_such_object(conn: Connection, objectid: int) -> NoSuchObjectError:
-    _forget(conn, objectid)
-    return NoSuchObjectError(f"there is no object {shown(objectid)}; getObjectId makes one")
 
 
 # --- One value -------------------------------------------------------------------------------
@@ -211,7 +137,7 @@ def _create(conn: Connection, objectid: int, name: str, row: dict[str, Any]) -> 
         if rival is not None:
             return decode_value(rival[0], objectid, name)
         if conn.fetch_one(conn.sql["lock_object"], row) is None:
-            raise _no_such_object(conn, objectid)
+            raise no_such_object(conn, objectid)
         # The rival's value was deleted before we could read it: the name is free again.
 
 
@@ -268,7 +194,7 @@ def update_state(
         if written:
             return decode_value(new_text, objectid, name)
         if stamp is None and conn.fetch_one(conn.sql["lock_object"], key) is None:
-            raise _no_such_object(conn, objectid)
+            raise no_such_object(conn, objectid)
 
 
 class _Doubts:
@@ -354,7 +280,7 @@ def set_states(conn: AnyConnection, objectid: int, values: Mapping[str, Any]) ->
     with conn.transaction():
         key = {"objectid": check_id(objectid, "an objectid")}
         if conn.fetch_one(conn.sql["lock_object"], key) is None:
-            raise _no_such_object(conn, objectid)
+            raise no_such_object(conn, objectid)
         if rows:
             in_order = sorted(rows.values(), key=lambda row: row["name_hash"])
             conn.execute_many(conn.sql["upsert_value"], in_order)

@@ -19,9 +19,11 @@ LAYERS = (
     ("dialects.sqlite", "dialects.postgresql", "dialects.mysql"),
     ("connection", "operation"),
     ("resultspec",),
+    ("objects",),
     ("state", "schema"),
-    ("lanes",),
+    ("lanes", "watchdog"),
     ("pool", "workers"),
+    ("attempts",),
     ("executor",),
     ("database",),
     ("__init__",),
@@ -29,8 +31,8 @@ LAYERS = (
     ("__main__",),
 )
 # These run operations, and know nothing of what they mean.
-RUNNERS = ("lanes", "pool", "workers", "executor")
-MEANINGS = {"names", "values", "resultspec", "state", "schema", "database"}
+RUNNERS = ("lanes", "watchdog", "pool", "workers", "attempts", "executor")
+MEANINGS = {"names", "values", "resultspec", "objects", "state", "schema", "database"}
 
 STATEMENT = re.compile(
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|REPLACE|MERGE|WITH|TRUNCATE)\s"
@@ -175,6 +177,6 @@ def test_random_numbers_that_an_application_may_seed_are_for_waits_only() -> Non
         if (isinstance(node, ast.Import) and any(one.name == "random" for one in node.names))
         or (isinstance(node, ast.ImportFrom) and node.module == "random")
     }
-    assert users <= {"executor"}
+    assert users <= {"attempts"}
     drawn = {module for module, _, owner, name in _calls() if (owner, name) == ("os", "urandom")}
     assert drawn == {"state"}
