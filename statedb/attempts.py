@@ -44,7 +44,7 @@ class Attempts:
         cause = _cause(error, conn)
         if cause is None:
             if self._in_doubt and isinstance(error, (CallTimeoutError, PoolClosedError)):
-                raise self._unknown(error) from error
+                raise outcome_unknown(self._function, error) from error
             raise error
         self._tries += 1
         failure = self._pool.dialect.failure(cause)
@@ -52,30 +52,26 @@ class Attempts:
         if conn is not None and not known.reads:
             self._in_doubt = self._in_doubt or conn.in_doubt
             if failure is not None and not known.repeatable and (conn.in_doubt or conn.committed):
-                raise self._unknown(cause) from cause
+                raise outcome_unknown(self._function, cause) from cause
         text = text_of(cause)
         if conn is None:
             text = f"cannot open {self._pool.target}: {text}"
         remaining = self.deadline - time.monotonic()
         lost = failure in (Failure.LOST, Failure.REFUSED)
-        if failure is not None and remaining > 0 and not (self.closing and lost):
+        # A wait for a lock that the server could not end in time would leave the outcome unknown.
+        needed = 0.0 if lost else 0.1 + self._pool.dialect.least_lock_wait
+        if failure is not None and remaining > needed and not (self.closing and lost):
             longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(self._tries, 10))
-            self.wait = min(random.uniform(0, longest), remaining)
+            self.wait = min(random.uniform(0, longest), remaining - needed)
         elif self._in_doubt:
-            raise self._unknown(cause) from cause
-        elif failure is not None and remaining <= 0:
+            raise outcome_unknown(self._function, cause) from cause
+        elif failure is not None and remaining <= needed:
             raise CallTimeoutError(
                 f"{name_of(self._function)} did not get done within {self._pool.timeout:g} s, in"
                 f" {self._tries} tries: {text}"
             ) from cause
         else:
             raise database_error(self._function, self._pool.dialect, cause, text) from cause
-
-    def _unknown(self, cause: Exception) -> OutcomeUnknownError:
-        return OutcomeUnknownError(
-            f"the answer to {name_of(self._function)} was lost; whether it took effect, or a part"
-            f" of it, is unknown: {text_of(cause)}"
-        )
 
 
 def _cause(error: Exception, conn: Connection | None) -> Exception | None:
@@ -97,6 +93,13 @@ def database_error(
 ) -> DatabaseError:
     kind = ConflictError if dialect.failure(error) is Failure.CONFLICT else DatabaseError
     return kind(f"{name_of(function)} failed: {text or text_of(error)}")
+
+
+def outcome_unknown(function: Callable[..., Any], cause: Exception) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"the answer to {name_of(function)} was lost; whether it took effect, or a part of it, is"
+        f" unknown: {text_of(cause)}"
+    )
 
 
 def name_of(function: Callable[..., Any]) -> str:

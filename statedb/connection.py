@@ -15,6 +15,10 @@ from statedb.sqlfiles import Statements
 Row = tuple[Any, ...]
 Parameters = Mapping[str, Any] | Sequence[Any]
 _READS = ("SELECT", "select")
+_ENDED = (
+    "an earlier statement's failure ended this transaction: nothing of it is committed, and"
+    " nothing more can be done in it"
+)
 
 
 class DriverConnection(Protocol):
@@ -88,7 +92,8 @@ class Connection:
         self.is_dead = dialect.death_check(raw) if self.owned and dialect.death_check else None
         self._cursor = dialect.cursor(raw)
         self._depth = 0
-        self._doomed = False
+        #: Why no more can be done in the transaction that is open, if it cannot.
+        self._doomed: str | None = None
 
     @property
     def in_transaction(self) -> bool:
@@ -136,11 +141,8 @@ class Connection:
     def _send(
         self, sql: str, parameters: Any, commits: bool, *, many: bool = False, fetches: bool = False
     ) -> Any:
-        if self._doomed:
-            raise DatabaseError(
-                "an earlier statement's failure ended this transaction: nothing of it is"
-                " committed, and nothing more can be done in it"
-            )
+        if self._doomed is not None:
+            raise DatabaseError(self._doomed)
         if self.statement_timeout is not None:
             self.deadline = time.monotonic() + self.statement_timeout
         rows = None
@@ -178,7 +180,7 @@ class Connection:
         if self._depth and failure is not Failure.BUSY:
             state = self.dialect.transaction(self.raw)
             if failure is not None or state is not Transaction.OPEN:
-                self._doomed = True
+                self._doomed = _ENDED
 
     def transaction(self) -> _Transaction:
         """A context manager: all that is written within becomes permanent at its end, or nothing.
@@ -193,7 +195,13 @@ class Connection:
         """Roll back whatever was begun, so that the connection is as new."""
         self.raw.rollback()
         self._depth = 0
-        self._doomed = self.broken = self.cutting = False
+        self._doomed = None
+        self.broken = self.cutting = False
+
+    def disown(self) -> None:
+        """Have it refuse all further use: it is the parent's of this process, which was forked."""
+        self.broken = True
+        self._doomed = "this connection, and its transaction, are of the process that was forked"
 
     def close(self) -> None:
         """Close the driver's connection, whatever state it is in."""
@@ -256,7 +264,7 @@ class _Transaction:
         first = conn.error
         if conn.broken:
             return
-        conn._doomed = False
+        conn._doomed = None
         try:
             if self._savepoint is None:
                 conn._send("ROLLBACK", None, False)
@@ -267,7 +275,7 @@ class _Transaction:
         except Exception as error:
             if not conn.dialect.is_driver_error(error):
                 raise
-            conn._doomed = conn.owned and self._savepoint is not None
+            conn._doomed = _ENDED if conn.owned and self._savepoint is not None else None
             conn.broken = conn.broken or self._savepoint is None
             conn.error = first
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from statedb import dialects, schema, state
 from statedb.connection import AnyConnection, Connection
-from statedb.errors import InvalidSettingError, InvalidTypeError
+from statedb.errors import InvalidSettingError, InvalidTypeError, UnusableConnectionError
 from statedb.executor import Executor
 
 if TYPE_CHECKING:
@@ -105,8 +105,13 @@ class Database:
         return self._executor.transaction()
 
     def upgrade(self) -> None:
-        """Create the tables, or bring them up to date. Safe to run again, and by many at once."""
+        """Create the tables, or bring them up to date. Safe to run again, and by many at once.
+
+        Not within a transaction or an operation of this Database: on MySQL it would commit it.
+        """
         self._executor.check_open()
+        if self._executor.is_busy_here:
+            raise UnusableConnectionError("upgrade() cannot be a part of a transaction")
         if self._dialect.in_memory(self._target):
             self._executor.run(schema.upgrade)
             return
@@ -141,8 +146,10 @@ class Database:
 
     def __del__(self) -> None:
         if not getattr(self, "closed", True):
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, 2, source=self)
-            self._executor.close(wait=False)
+            try:
+                warnings.warn(f"{self!r} was never closed", ResourceWarning, 2, source=self)
+            finally:
+                self._executor.close(wait=False)
 
 
 def _check_number(name: str, value: Any, kind: Any, least: float) -> None:

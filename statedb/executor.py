@@ -13,10 +13,11 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from statedb.attempts import Attempts, database_error, name_of, text_of
+from statedb.attempts import Attempts, database_error, name_of, outcome_unknown, text_of
 from statedb.connection import Connection
 from statedb.dialects import Dialect
 from statedb.errors import CallTimeoutError, OutcomeUnknownError, PoolClosedError
+from statedb.operation import traits
 from statedb.pool import Pool
 from statedb.workers import Call, Workers
 
@@ -102,9 +103,11 @@ class Executor:
         try:
             return function(conn, *args, **kwargs)
         except Exception as error:
-            if error is conn.error:
-                raise database_error(function, conn.dialect, error) from error
-            raise
+            if error is not conn.error:
+                raise
+            if conn.in_doubt and not traits(function).reads:
+                raise outcome_unknown(function, error) from error
+            raise database_error(function, conn.dialect, error) from error
 
     def _call(self, function: Callable[..., R], args: Any, kwargs: Any, deadline: float) -> R:
         attempts = Attempts(function, self._pool, deadline)
@@ -138,7 +141,6 @@ class Executor:
         """Wait until the next try. close() ends the wait, and leaves a lost server one more try."""
         if self._closing.wait(attempts.wait):
             attempts.closing = True
-        self._pool.look_again()
 
     # --- Transactions ---
 
@@ -197,6 +199,11 @@ class Executor:
 
     # --- Ends ---
 
+    @property
+    def is_busy_here(self) -> bool:
+        """Whether this thread is within an operation or a transaction."""
+        return self._here.connection is not None
+
     def check_open(self) -> None:
         if self._closing.is_set():
             raise PoolClosedError("this Database is closed")
@@ -208,13 +215,10 @@ class Executor:
         self._workers.close(cancel_futures=cancel_futures, wait=wait)
 
     def _close_pool(self) -> None:
-        self._pool.close(held=self._held(), wait=self._waits)
-
-    def _held(self) -> int:
-        return 0 if self._here.connection is None else 1
+        self._pool.close(held=int(self.is_busy_here), wait=self._waits)
 
     def before_fork(self) -> None:
-        self._pool.before_fork(self._held())
+        self._pool.before_fork(held=int(self.is_busy_here))
 
     def after_fork_in_parent(self) -> None:
         self._pool.after_fork_in_parent()

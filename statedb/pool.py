@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -42,11 +43,13 @@ class Pool:
         self._known = known
         self._in_memory = dialect.in_memory(target)
         self._closes_before_fork = dialect.close_before_fork and not self._in_memory
-        self._orphaned = False
+        #: Why this process, a fork of another, can open no connection, if it cannot.
+        self._orphaned: str | None = None
         self._start()
 
     def _start(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant, as the workers' is: under it a Database may be collected, which closes itself.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
@@ -57,7 +60,7 @@ class Pool:
         self._prepared = False
         self._closed = False
         self._forking = False
-        self._watchdog = Watchdog(self._lent, self.dialect.cut, self.timeout)
+        self._watchdog = Watchdog(self._lent, self._cut, self.timeout)
 
     # --- Lending ---
 
@@ -86,10 +89,11 @@ class Pool:
             conn = None
         if conn is None:
             conn = self._open(deadline)
+        conn.deadline = deadline
+        self._watchdog.notice(deadline)
         remaining = deadline - time.monotonic()
         if not 0.7 < remaining / conn.lock_wait < 1.4:
             self._limit_lock_wait(conn, _lock_wait(deadline))
-        conn.deadline = deadline
         return conn
 
     def _wait(self, waiter: _Waiter, deadline: float) -> Connection | None:
@@ -120,10 +124,9 @@ class Pool:
         # The watchdog first says that it cuts, then looks at the deadline once more: either it
         # sees this, or the next line sees that the connection is not to be trusted.
         conn.deadline = None
-        usable = (
-            not (conn.cutting or conn.broken)
-            and self.dialect.transaction(conn.raw) is Transaction.AUTOCOMMIT
-        )
+        if conn not in self._all:
+            return  # inherited from the process that was forked meanwhile, and not ours to touch
+        usable = not (conn.cutting or conn.broken) and self._is_clean(conn)
         if not usable and self._in_memory:
             # Closing it would lose all that it holds, and no server is there to be lost.
             conn.reset()
@@ -143,6 +146,12 @@ class Pool:
             self._pass_on(conn if usable else None)
             if self._closed:
                 self._watchdog.look_again()
+
+    def _is_clean(self, conn: Connection) -> bool:
+        try:
+            return self.dialect.transaction(conn.raw) is Transaction.AUTOCOMMIT
+        except Exception:
+            return False  # a user's function has closed it
 
     def _discard(self, conn: Connection) -> None:
         with self._lock:
@@ -166,11 +175,8 @@ class Pool:
     def _open(self, deadline: float) -> Connection:
         """A new connection, in the place that was taken for it."""
         try:
-            if self._orphaned:
-                raise DatabaseError(
-                    "an in-memory database lives in the process that opened it, not in its forks:"
-                    " connect() anew, or use a file"
-                )
+            if self._orphaned is not None:
+                raise DatabaseError(self._orphaned)
             seconds = _lock_wait(deadline)
             raw = self.dialect.connect(self.target, seconds)
             conn = Connection(raw, self.dialect, known=self._known)
@@ -180,6 +186,7 @@ class Pool:
                 with self._lock:
                     self._all.add(conn)
                     self._watchdog.start()
+                self._watchdog.notice(deadline)
                 if not self._prepared:
                     self._prepare_once(conn, deadline)
             except BaseException:
@@ -218,9 +225,12 @@ class Pool:
         with self._lock:
             return list(self._all) if self._places or not self._closed else None
 
-    def look_again(self) -> None:
-        """Have the watchdog see a deadline that is nearer than the timeout."""
-        self._watchdog.look_again()
+    def _cut(self, conn: Connection) -> None:
+        # Under the lock, and only one of ours: what has been closed may have lent its descriptor's
+        # number to another file.
+        with self._lock, contextlib.suppress(Exception):
+            if conn in self._all:
+                self.dialect.cut(conn.raw)
 
     # --- Ends ---
 
@@ -273,7 +283,19 @@ class Pool:
 
     def after_fork_in_child(self) -> None:
         _inherited.extend(self._all)
-        self._orphaned = self._orphaned or (self._in_memory and bool(self._all))
+        for conn in self._all:
+            conn.disown()
+        if self._all and self._in_memory:
+            self._orphaned = (
+                "an in-memory database lives in the process that opened it, not in its forks:"
+                " connect() anew, or use a file"
+            )
+        elif self._all and self._closes_before_fork:
+            # The library would take the locks of the inherited connection for this process's own.
+            self._orphaned = (
+                "this process was forked while a connection to the database's file was in use, and"
+                " cannot open it safely any more: fork outside of transactions"
+            )
         closed = self._closed
         self._start()
         self._closed = closed

@@ -43,8 +43,8 @@ def upgrade(conn: Connection) -> int:
     Safe to run again, and by many processes at once: one at a time looks and does what is missing.
     """
     with conn.transaction():
-        conn.fetch_one(conn.sql["lock_schema"])
         try:
+            conn.fetch_one(conn.sql["lock_schema"])
             found = find_version(conn)
             if found < VERSION:
                 for name, statement in conn.sql.items():
@@ -54,7 +54,9 @@ def upgrade(conn: Connection) -> int:
                 conn.execute(conn.sql["insert_schema_version"], {"version": VERSION})
             elif found > VERSION:
                 check(conn)
-        finally:
-            if not conn.broken:
-                conn.fetch_one(conn.sql["unlock_schema"])
+            conn.fetch_one(conn.sql["unlock_schema"])
+        except BaseException:
+            # Not lent again: whatever has failed, closing it gives back the lock.
+            conn.broken = True
+            raise
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from statedb.connection import AnyConnection, Connection, Row, adapt
@@ -87,8 +87,9 @@ def set_state(conn: AnyConnection, objectid: int, name: str, value: Any) -> Any:
     """Overwrite the object's value of this name, or create it; the value actually written.
 
     If a rival creates the name between our looking for it and our writing it, the first wins: the
-    rival's value stands and is returned. Raises InvalidValueError, a TypeError, for what is no
-    JSON, and NoSuchObjectError, a KeyError.
+    rival's value stands and is returned. In an application's transaction on MySQL at REPEATABLE
+    READ, whoever created it since the transaction's snapshot is a rival. Raises InvalidValueError,
+    a TypeError, for what is no JSON, and NoSuchObjectError, a KeyError.
     """
     conn = adapt(conn)
     row = _row(conn, objectid, name, encode_value(value, objectid, name))
@@ -122,10 +123,20 @@ def atomic_create_state(
         return decode_value(found[0], objectid, name)
     created = (atomic_create_state, objectid, name)
     if created not in conn.memo:
-        conn.memo[created] = encode_value(thd_create_callback(), objectid, name)
+        conn.memo[created] = encode_value(_call_back(conn, thd_create_callback), objectid, name)
     value = _create(conn, objectid, name, _row(conn, objectid, name, conn.memo[created]))
     del conn.memo[created]
     return value
+
+
+def _call_back(conn: Connection, callback: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return callback(*arguments)
+    except BaseException:
+        # Whatever it is, it is the caller's own: even a failure of this very connection, which the
+        # callback may have used, is none of this operation's, to be tried again.
+        conn.error = None
+        raise
 
 
 def _create(conn: Connection, objectid: int, name: str, row: dict[str, Any]) -> Any:
@@ -178,7 +189,7 @@ def update_state(
             raise _no_such_state(objectid, name)
         else:
             value = default
-        new_text = encode_value(thd_update_callback(value), objectid, name)
+        new_text = encode_value(_call_back(conn, thd_update_callback, value), objectid, name)
         row = _row(conn, objectid, name, new_text)
         try:
             if stamp is None:
@@ -235,7 +246,7 @@ def get_states(
     conn = adapt(conn)
     wanted = None
     if names is not None:
-        wanted = dict(encode_and_hash(name, "a value's name") for name in _several(names))
+        wanted = dict(encode_and_hash(name, "a value's name") for name in _several(conn, names))
     key = {"objectid": check_id(objectid, "an objectid")}
     if wanted is None or len(wanted) > MAX_NAMES_IN_STATEMENT:
         rows = conn.fetch_all(conn.sql["select_values"], key)
@@ -310,12 +321,16 @@ def _row(conn: Connection, objectid: int, name: str, text: str) -> dict[str, Any
     }
 
 
-def _several(names: Iterable[str]) -> Iterable[str]:
+def _several(conn: Connection, names: Iterable[str]) -> Iterable[str]:
     if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
         raise InvalidTypeError(
             f"the names to get are several str, not one {type(names).__name__}: {shown(names)}"
         )
-    return names
+    if isinstance(names, Collection):
+        return names
+    # An iterator can be read but once, and this may be a further try.
+    kept: list[str] = conn.memo.setdefault((get_states, id(names)), list(names))
+    return kept
 
 
 def _no_such_state(objectid: int, name: str) -> NoSuchStateError:

@@ -6,22 +6,20 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection
-from typing import Any
 
 from statedb.connection import Connection
 
 
 class Watchdog:
-    """Cuts each connection whose deadline has passed; whoever waits on it sees it lost.
+    """Has each connection cut whose deadline has passed; whoever waits on it sees it lost.
 
-    No deadline is set nearer than ``timeout``, so none that is set while the thread sleeps can be
-    due before it wakes. Whoever sets a nearer one calls ``look_again``.
+    Whoever sets a deadline tells it by ``notice``, but for one that is ``timeout`` or more away.
     """
 
     def __init__(
         self,
         watched: Callable[[], Collection[Connection] | None],
-        cut: Callable[[Any], None],
+        cut: Callable[[Connection], None],
         timeout: float,
     ) -> None:
         self._watched = watched
@@ -29,6 +27,8 @@ class Watchdog:
         self._timeout = timeout
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
+        #: When it will look again by itself.
+        self._due = float("inf")
 
     def start(self) -> None:
         if self._thread is None:
@@ -39,6 +39,11 @@ class Watchdog:
                 thread.start()
                 self._thread = thread
 
+    def notice(self, deadline: float) -> None:
+        """See to it that the thread looks before this deadline, which has been set."""
+        if deadline < self._due:
+            self._woken.set()
+
     def look_again(self) -> None:
         self._woken.set()
 
@@ -47,13 +52,18 @@ class Watchdog:
             self._thread.join()
 
     def _watch(self) -> None:
-        while (watched := self._watched()) is not None:
+        while True:
+            # What is noticed while it looks around wakes it once more.
+            self._due = float("inf")
+            watched = self._watched()
+            if watched is None:
+                return
             now = time.monotonic()
-            nearest = now + self._timeout
-            nearest = min([nearest, *(self._look_at(conn, now) for conn in watched)])
+            due = min([now + self._timeout, *(self._look_at(conn, now) for conn in watched)])
             # Or it would keep them referenced while it sleeps.
             del watched
-            self._woken.wait(max(0.0, nearest - time.monotonic()))
+            self._due = due
+            self._woken.wait(max(0.0, due - time.monotonic()))
             self._woken.clear()
 
     def _look_at(self, conn: Connection, now: float) -> float:
@@ -69,7 +79,5 @@ class Watchdog:
         if conn.deadline is None or conn.deadline > now:
             conn.cutting = False
         else:
-            # It may have been closed this moment, which does as well.
-            with contextlib.suppress(Exception):
-                self._cut(conn.raw)
+            self._cut(conn)
         return now + 0.5

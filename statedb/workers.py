@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -12,6 +13,8 @@ from typing import Any
 from statedb.errors import PoolClosedError, QueueFullError
 from statedb.lanes import Job, Lanes
 from statedb.operation import traits
+
+_log = logging.getLogger("statedb")
 
 
 class Call(Job):
@@ -55,7 +58,8 @@ class Workers:
         self._start()
 
     def _start(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: under it a Database may be collected, which closes itself.
+        self._lock = threading.RLock()
         self._wakeup = threading.Condition(self._lock)
         self._ready: deque[Call] = deque()
         self._lanes = Lanes()
@@ -86,7 +90,11 @@ class Workers:
                 call.ordered = True
                 admitted = self._lanes.admit(call, *touched, known.reads)
             if admitted:
-                self._rouse()
+                try:
+                    self._rouse()
+                except RuntimeError:
+                    self._lanes.finish(call)
+                    raise
                 self._ready.append(call)
             self._pending += 1
         return call.future
@@ -111,7 +119,10 @@ class Workers:
 
     def _work(self) -> None:
         while (call := self._next()) is not None:
-            self._do(call)
+            try:
+                self._do(call)
+            except BaseException:  # of a done-callback: an Exception concurrent.futures logs itself
+                _log.exception("a done-callback of a Future raised what is no Exception")
             # Or the last call's arguments and result would live on while this thread sleeps.
             del call
         with self._lock:
@@ -169,14 +180,19 @@ class Workers:
         with self._lock:
             self._closing = True
             self._cancelling = self._cancelling or cancel_futures
-            threads = set(self._threads)
             self._sleeping = 0
             self._wakeup.notify_all()
-        if threads and (not wait or threading.current_thread() in threads):
-            return
-        for thread in threads:
-            thread.join()
+        # What is finished may let others run, and start further threads.
+        while threads := self._running():
+            if not wait or threading.current_thread() in threads:
+                return
+            for thread in threads:
+                thread.join()
         self._finish()
+
+    def _running(self) -> set[threading.Thread]:
+        with self._lock:
+            return set(self._threads)
 
     def after_fork_in_child(self) -> None:
         closing = self._closing

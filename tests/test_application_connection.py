@@ -276,6 +276,20 @@ def test_odd_settings_of_a_driver_change_nothing(
         own.rollback()
 
 
+def test_converters_of_the_applications_are_not_for_our_columns(
+    engine: Engine, application: Connect, objectid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine.name != "sqlite":
+        pytest.skip("sqlite3 only")
+    for kind in ("TEXT", "BLOB"):
+        monkeypatch.setitem(sqlite3.converters, kind, bytes.upper)
+    own = application(detect_types=sqlite3.PARSE_DECLTYPES)
+    assert set_states(own, objectid, {"name": "value"}) == {"name": "value"}
+    assert get_states(own, objectid) == {"name": "value"}
+    assert [one.name for one in get_objects(own)] == ["nightly"]
+    own.rollback()
+
+
 def _odd_settings(engine: Engine) -> list[dict[str, Any]]:
     if _is_postgresql(engine):
         import psycopg

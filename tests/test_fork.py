@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import ABSENT
+from engines import Engine
 
 import statedb
 from statedb import Database, DatabaseError
@@ -128,17 +129,52 @@ def test_a_child_that_ends_without_closing_leaves_its_parents_connections_alone(
 
 
 def test_a_fork_within_a_transaction_does_not_join_it(
-    db: Database, objectid: int, stored: Stored
+    engine: Engine, db: Database, objectid: int, stored: Stored
 ) -> None:
     with db.transaction():
-        db.state.thdGetState(objectid, "k", None)
+        db.state.thdSetState(objectid, "k", "the parent's")
 
         def child() -> None:
-            assert db.state.thdGetState(objectid, "k", "absent") == "absent"
+            if engine.name == "sqlite":
+                with pytest.raises(DatabaseError, match="fork outside of transactions"):
+                    db.state.thdGetState(objectid, "k", "absent")
+            else:
+                assert db.state.thdGetState(objectid, "k", "absent") == "absent"
 
-        db.state.thdGetStates(objectid)
         _in_child(child)
-    assert stored(objectid, "k") is ABSENT
+    assert stored(objectid, "k") == "the parent's"
+
+
+@pytest.mark.parametrize("ends", ["raises", "is left"])
+def test_a_child_that_leaves_its_parents_transaction_does_not_end_it(
+    db: Database, objectid: int, stored: Stored, ends: str
+) -> None:
+    parent = os.getpid()
+    try:
+        with db.transaction():
+            db.state.thdSetState(objectid, "k", "the parent's")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
+            if child == 0 and ends == "raises":
+                raise SystemExit
+            if child:
+                _, status = os.waitpid(child, 0)
+                assert os.waitstatus_to_exitcode(status) == 0
+                assert stored(objectid, "k") is ABSENT
+                db.state.thdSetState(objectid, "l", "the parent's too")
+                raise ZeroDivisionError
+    except ZeroDivisionError:
+        assert os.getpid() == parent
+    except SystemExit:
+        os._exit(0)
+    except DatabaseError as error:
+        # A child that comes to the block's end is told that there is nothing of its own to commit.
+        os._exit(0 if "of the process that was forked" in str(error) else 1)
+    else:
+        os._exit(2)
+    assert [stored(objectid, name) for name in ("k", "l")] == [ABSENT, ABSENT]
+    assert db.state.thdSetState(objectid, "k", "later") == "later"
 
 
 def test_a_childs_own_fork_works_too(db: Database, objectid: int, stored: Stored) -> None:

@@ -15,7 +15,7 @@ PACKAGE = Path(statedb.__file__).parent
 LAYERS = (
     ("errors",),
     ("names", "sqlfiles"),
-    ("values", "dialects", "dialects.sockets"),
+    ("values", "dialects", "dialects.sockets", "dialects.urls"),
     ("dialects.sqlite", "dialects.postgresql", "dialects.mysql"),
     ("connection", "operation"),
     ("resultspec",),

@@ -193,6 +193,11 @@ def test_a_text_of_4_mib_of_escaped_quotes_comes_back(
     assert call(set_state, objectid, "k", value) == value
     assert stored(objectid, "k") == value
     assert call(get_states, objectid, ["k"]) == {"k": value}
+    assert call(set_states, objectid, {"k": value, "l": value}) == {"k": value, "l": value}
+    assert stored(objectid, "l") == value
+    assert call(update_state, objectid, "k", lambda value: value) == value
+    assert call(atomic_create_state, objectid, "m", lambda: value) == value
+    assert stored(objectid, "m") == value
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from engines import Engine, OwnServer
 
 import statedb
-from statedb import SchemaError, schema, sqlfiles
+from statedb import DatabaseError, SchemaError, schema, sqlfiles
 from statedb.connection import adapt
 
 TABLES = {"statedb_schema", "statedb_objects", "statedb_states"}
@@ -130,6 +130,19 @@ def test_many_processes_that_create_the_tables_at_once_agree(engine: Engine, emp
     queue.join_thread()
     assert len(set(results)) == 1, results
     assert results[0][0] == 1
+
+
+def test_without_the_right_to_create_tables_the_error_says_so(engine: Engine, empty: str) -> None:
+    if not engine.name.startswith("postgresql"):
+        pytest.skip("PostgreSQL only")
+    role = f"weak_{os.getpid()}"
+    _execute(engine, empty, f"CREATE ROLE {role} LOGIN")
+    try:
+        weak = empty.replace("postgres@", f"{role}@")
+        with statedb.connect(weak) as db, pytest.raises(DatabaseError, match="permission denied"):
+            db.upgrade()
+    finally:
+        _execute(engine, empty, f"DROP ROLE {role}")
 
 
 def test_the_command_line_upgrades(engine: Engine, empty: str) -> None:

@@ -88,6 +88,10 @@ def test_a_url_that_is_no_str_is_a_type_error(url: object) -> None:
         f"mysql://user:{SECRET}@host/db?nonsense=1",
         f"mysql://user:{SECRET}@host/db?ssl_disabled=maybe",
         f"mariadb://user:{SECRET}@host/db?password=x",
+        f"postgresql://user:p@{SECRET}@host/db",
+        f"postgresql://user:12/{SECRET}@host/db",
+        f"mysql://user:p@{SECRET}@host/db",
+        f"mysql://user:12/{SECRET}@host",
     ],
 )
 def test_a_malformed_url_is_a_value_error_without_the_password(url: str) -> None:

@@ -48,9 +48,18 @@ WHERE objectid = %(objectid)s
 FOR UPDATE;
 
 -- name: upsert_value
--- Writes a value, whether its name is taken or not, of an object known to exist.
+-- Writes a value, whether its name is taken or not, of an object known to exist. The derived table
+-- has the value sent once: twice 4 MiB, escaped, are more than MariaDB's default packet.
 INSERT INTO statedb_states (objectid, name_hash, stamp, name, value)
-VALUES (%(objectid)s, %(name_hash)b, %(stamp)s, %(name)b, %(value)s)
+SELECT objectid, name_hash, stamp, name, value
+FROM (
+  SELECT
+    %(objectid)s AS objectid,
+    %(name_hash)b AS name_hash,
+    %(stamp)s AS stamp,
+    %(name)b AS name,
+    %(value)s AS value
+) AS written
 ON DUPLICATE KEY UPDATE
-  value = %(value)s,
-  stamp = %(stamp)s;
+  value = written.value,
+  stamp = written.stamp;

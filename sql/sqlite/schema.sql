@@ -7,22 +7,24 @@ CREATE TABLE IF NOT EXISTS statedb_schema (
 );
 
 -- name: create_objects_table
--- AUTOINCREMENT, or SQLite would give the id of a deleted last object to the next one.
+-- AUTOINCREMENT, or SQLite would give the id of a deleted last object to the next one. The types
+-- are of names for which no application has registered a converter with the driver; to SQLite
+-- only the INTEGER, BLOB or TEXT in them counts.
 CREATE TABLE IF NOT EXISTS statedb_objects (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
-  identity_hash BLOB NOT NULL UNIQUE,
-  name BLOB NOT NULL,
-  class_name BLOB NOT NULL
+  identity_hash STATEDB_BLOB NOT NULL UNIQUE,
+  name STATEDB_BLOB NOT NULL,
+  class_name STATEDB_BLOB NOT NULL
 );
 
 -- name: create_states_table
 -- One row per value. The value is ASCII, and comes last because it may overflow the page.
 CREATE TABLE IF NOT EXISTS statedb_states (
-  objectid INTEGER NOT NULL,
-  name_hash BLOB NOT NULL,
-  stamp INTEGER NOT NULL,
-  name BLOB NOT NULL,
-  value TEXT NOT NULL,
+  objectid STATEDB_INTEGER NOT NULL,
+  name_hash STATEDB_BLOB NOT NULL,
+  stamp STATEDB_INTEGER NOT NULL,
+  name STATEDB_BLOB NOT NULL,
+  value STATEDB_TEXT NOT NULL,
   PRIMARY KEY (objectid, name_hash)
 );
 

@@ -78,6 +78,8 @@ class Dialect:
     to_driver: Callable[[str], str]
     #: What the driver wants for a ``%(name)b``.
     binary: Callable[[bytes], Any] = bytes
+    #: The shortest such bound that the server takes.
+    least_lock_wait: float = 0.0
     begin: str = "BEGIN"
     #: The condition that a text holds another.
     contains: str = "INSTR({field}, {value}) > 0"

@@ -13,6 +13,7 @@ from pymysql.cursors import Cursor
 
 from statedb.dialects import Dialect, Failure, Transaction
 from statedb.dialects.sockets import readability_check, shut_down
+from statedb.dialects.urls import check_percent_encoded, check_port
 from statedb.errors import InvalidURLError
 from statedb.sqlfiles import hexadecimal_parameters, shipped
 
@@ -40,6 +41,7 @@ class MySQLTarget:
 
 
 def parse(url: str) -> MySQLTarget:
+    check_percent_encoded(url, _FORM)
     rest, _, query = url.partition("://")[2].partition("?")
     authority, _, database = rest.partition("/")
     credentials, _, hosts = authority.rpartition("@")
@@ -58,8 +60,7 @@ def _host(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, "3306"
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise InvalidURLError(f"a port in a MySQL URL is a number from 1 to 65535: {_FORM}")
+    check_port(port, _FORM)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     return urllib.parse.unquote(host) or "localhost", int(port)
@@ -120,14 +121,22 @@ def _connect(
     except BaseException:
         raw.close()
         raise
-    # From here on a silent server is noticed by the call's own deadline.
-    raw._read_timeout = raw._write_timeout = timeout  # type: ignore[attr-defined]
+    _outlast(raw, timeout)
     return raw
 
 
 def limit_lock_wait(raw: pymysql.Connection[Any], seconds: float) -> None:
+    _outlast(raw, seconds)
     with raw.cursor(Cursor) as cursor:
         cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", [_whole_seconds(seconds)])
+
+
+def _outlast(raw: Any, seconds: float) -> None:
+    """Have PyMySQL wait for an answer a little longer than the server waits for a lock.
+
+    It has no public way to change this. A silent server is noticed earlier, by the call's deadline.
+    """
+    raw._read_timeout = raw._write_timeout = max(seconds, _whole_seconds(seconds)) + 1
 
 
 def _whole_seconds(seconds: float) -> int:
@@ -216,5 +225,6 @@ DIALECT = Dialect(
     new_id=new_id,
     to_driver=hexadecimal_parameters,
     binary=bytes.hex,
+    least_lock_wait=1.0,
     locks_gaps=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -12,6 +12,7 @@ from psycopg.rows import tuple_row
 
 from statedb.dialects import Dialect, Failure, Transaction
 from statedb.dialects.sockets import readability_check, shut_down
+from statedb.dialects.urls import check_percent_encoded, check_port
 from statedb.errors import InvalidURLError
 from statedb.sqlfiles import shipped
 
@@ -22,7 +23,7 @@ _FORM = "postgresql://user:password@host1:5432,host2:5432/database?target_sessio
 class PostgreSQLTarget:
     """libpq's own parameters."""
 
-    parameters: dict[str, Any]
+    parameters: dict[str, Any] = field(repr=False)
 
     def __str__(self) -> str:
         shown = {key: self.parameters.get(key) for key in ("user", "host", "port", "dbname")}
@@ -40,6 +41,7 @@ class PostgreSQLTarget:
 
 
 def parse(url: str) -> PostgreSQLTarget:
+    check_percent_encoded(url, _FORM)
     scheme, _, rest = url.partition("://")
     try:
         target = PostgreSQLTarget(conninfo_to_dict(f"{scheme.lower()}://{rest}"))
@@ -51,10 +53,8 @@ def parse(url: str) -> PostgreSQLTarget:
         ) from None
     for port in str(target.parameters.get("port") or "").split(","):
         # libpq would find out when it connects, and take it for a passing trouble of the network.
-        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            raise InvalidURLError(
-                f"a port in a PostgreSQL URL is a number from 1 to 65535; the form is {_FORM}"
-            )
+        if port:
+            check_port(port, _FORM)
     return target
 
 

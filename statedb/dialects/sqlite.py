@@ -88,6 +88,8 @@ def _code(error: BaseException) -> int:
             code = _BUSY
         elif message.startswith("database table is locked"):
             code = _LOCKED
+        elif message == "interrupted":
+            code = _INTERRUPT
         elif message.startswith("UNIQUE constraint failed"):
             code = _CONSTRAINT_UNIQUE
     return code or 0

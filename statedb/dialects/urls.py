@@ -1,0 +1,20 @@
+"""What the URLs of servers have in common."""
+
+from __future__ import annotations
+
+from statedb.errors import InvalidURLError
+
+
+def check_percent_encoded(url: str, form: str) -> None:
+    """Refuse a URL in which a password's own ``@`` or ``/`` would be taken for the URL's.
+
+    What is then left of the password would be taken for a host or a database, and be shown.
+    """
+    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    if authority.count("@") > 1 or "@" in path:
+        raise InvalidURLError(f"'@' and '/' in a URL's password are written %40 and %2F: {form}")
+
+
+def check_port(port: str, form: str) -> None:
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise InvalidURLError(f"a port in a URL is a number from 1 to 65535: {form}")
