@@ -429,15 +429,15 @@ def test_a_call_that_has_waited_for_its_connection_still_ends_within_the_timeout
 def test_a_connection_opened_late_in_a_call_is_as_patient_as_others(
     far_url: str, proxy: Proxy, objectid: int, application: Callable[..., Any]
 ) -> None:
-    with statedb.connect(far_url, timeout=4, pool_size=1) as db:
+    with statedb.connect(far_url, timeout=8, pool_size=1) as db:
         proxy.refuse()
         future = db.state.setState(objectid, "k", 1)
-        time.sleep(3)
+        time.sleep(5.5)
         proxy.listen()
         assert future.result(timeout=30) == 1
         rival = application()
         set_state(rival, objectid, "k", 2)
-        threading.Timer(1.5, rival.commit).start()
+        threading.Timer(4, rival.commit).start()
         assert db.state.thdDeleteState(objectid, "k") is True
 
 

@@ -60,12 +60,12 @@ def test_a_child_works_and_so_does_its_parent_afterwards(
     db: Database, objectid: int, stored: Stored
 ) -> None:
     db.state.setState(objectid, "parent", 1).result()
-    parents = id(db.run(lambda conn: conn.raw))
+    parents = db.run(lambda conn: conn.raw)
 
     def child() -> None:
         assert db.state.thdGetState(objectid, "parent") == 1
         assert db.state.setState(objectid, "child", 2).result(timeout=20) == 2
-        assert id(db.run(lambda conn: conn.raw)) != parents
+        assert db.run(lambda conn: conn.raw) is not parents
         assert threading.active_count() <= 4
         db.close()
 

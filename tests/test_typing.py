@@ -22,7 +22,7 @@ PROGRAM = Path(__file__).parent / "typed_programs" / "every_public_name.py"
 OPERATIONS = {
     name: function
     for name, function in inspect.getmembers(state, inspect.isfunction)
-    if function.__module__ == state.__name__ and not name.startswith("_")
+    if name in state.__all__
 }
 
 WRONG_PROGRAM = """\
