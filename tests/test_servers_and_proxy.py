@@ -103,11 +103,15 @@ def numbers_server(pg_or_maria_server: Server) -> Server:
     return pg_or_maria_server
 
 
+def _proxy_threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.startswith("proxy-")]
+
+
 @pytest.fixture
 def numbers_proxy(numbers_server: Server) -> Iterator[Proxy]:
     with Proxy(numbers_server.port, numbers_server.protocol) as proxy:
         yield proxy
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("proxy-")]
+    assert until(lambda: not _proxy_threads())
 
 
 @pytest.fixture
