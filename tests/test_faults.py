@@ -497,7 +497,7 @@ def test_a_busy_pool_heals_by_itself(far_url: str, proxy: Proxy, objectid: int) 
         for thread in threads:
             thread.join()
     assert not unexpected
-    assert min(done) > 3
+    assert min(done) > 1
 
 
 def test_an_object_id_that_another_process_deleted_fails_once_and_is_new_then(
