@@ -31,8 +31,8 @@ class Statements(dict[str, str]):
         """The statement with its repeated part ``count`` times, parameters numbered ``_0``, …"""
         text = self._repeated.get((name, count))
         if text is None:
-            text = self.with_marks(name, {})
-            text = self._to_driver(_EACH.sub(lambda part: _repeat(part[1], count), text))
+            source = self._source[name]
+            text = self._to_driver(_EACH.sub(lambda part: _repeat(part[1], count), source))
             if len(self._repeated) >= 1000:
                 self._repeated.clear()
             self._repeated[name, count] = text
@@ -40,13 +40,10 @@ class Statements(dict[str, str]):
 
     def rewritten(self, name: str, marks: dict[str, str]) -> str:
         """The statement with each comment ``/*mark*/`` replaced by what ``marks`` holds for it."""
-        return self._to_driver(self.with_marks(name, marks))
-
-    def with_marks(self, name: str, marks: dict[str, str]) -> str:
         text = self._source[name]
         for mark, replacement in marks.items():
             text = text.replace(f"/*{mark}*/", replacement)
-        return text
+        return self._to_driver(text)
 
 
 def _repeat(part: str, count: int) -> str:
