@@ -1,14 +1,17 @@
 """State and masters for programs made of several cooperating processes, in an ordinary database.
 
-``connect(url)`` gives a Database. ``statedb.state`` holds the operations as functions of a
-connection, an application's own included.
+``connect(url)`` gives a Database. ``statedb.state`` and ``statedb.masters`` hold the operations as
+functions of a connection, an application's own included.
 """
 
-from statedb import dialects, errors, state
+from statedb import dialects, errors, masters, state
 from statedb.connection import Connection
-from statedb.database import Database, StateConnector, connect
+from statedb.connectors import MastersConnector, StateConnector
+from statedb.database import Database, connect
 from statedb.errors import (
+    AlreadyClaimedError,
     CallTimeoutError,
+    ClaimLostError,
     ConflictError,
     DatabaseError,
     DriverMissingError,
@@ -19,6 +22,9 @@ from statedb.errors import (
     InvalidTypeError,
     InvalidURLError,
     InvalidValueError,
+    MasterActiveError,
+    MasterInDoubtError,
+    MasterLostError,
     NoSuchObjectError,
     NoSuchStateError,
     OutcomeUnknownError,
@@ -29,6 +35,8 @@ from statedb.errors import (
     UnusableConnectionError,
     ValueTooLargeError,
 )
+from statedb.masters import Claim, MasterModel
+from statedb.membership import Member
 from statedb.resultspec import Filter, ResultSpec
 from statedb.state import NO_DEFAULT, ObjectModel
 
@@ -36,7 +44,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NO_DEFAULT",
+    "AlreadyClaimedError",
     "CallTimeoutError",
+    "Claim",
+    "ClaimLostError",
     "ConflictError",
     "Connection",
     "Database",
@@ -50,6 +61,12 @@ __all__ = [
     "InvalidTypeError",
     "InvalidURLError",
     "InvalidValueError",
+    "MasterActiveError",
+    "MasterInDoubtError",
+    "MasterLostError",
+    "MasterModel",
+    "MastersConnector",
+    "Member",
     "NoSuchObjectError",
     "NoSuchStateError",
     "ObjectModel",
@@ -65,5 +82,6 @@ __all__ = [
     "connect",
     "dialects",
     "errors",
+    "masters",
     "state",
 ]

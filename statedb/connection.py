@@ -182,6 +182,11 @@ class Connection:
             if failure is not None or state is not Transaction.OPEN:
                 self._doomed = _ENDED
 
+    def begin_if_implicit(self) -> None:
+        """Begin the transaction that an application's driver would begin at the next write."""
+        if not self.owned and self.dialect.transaction(self.raw) is Transaction.IMPLICIT:
+            self.dialect.begin_implicit(self.raw, self._cursor)
+
     def transaction(self) -> _Transaction:
         """A context manager: all that is written within becomes permanent at its end, or nothing.
 
@@ -224,8 +229,7 @@ class _Transaction:
     def __enter__(self) -> Connection:
         conn = self._conn
         if conn.in_transaction:
-            if not conn.owned and conn.dialect.transaction(conn.raw) is Transaction.IMPLICIT:
-                conn.dialect.begin_implicit(conn.raw, conn._cursor)
+            conn.begin_if_implicit()
             # Not through the driver's own savepoints: psycopg's would commit what it has begun.
             self._savepoint = f"statedb_{conn._depth}"
             conn._send(f"SAVEPOINT {self._savepoint}", None, False)

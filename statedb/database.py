@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from statedb import dialects, schema, state
-from statedb.connection import AnyConnection, Connection
+from statedb import dialects, schema
+from statedb.connection import Connection
+from statedb.connectors import MastersConnector, StateConnector
 from statedb.errors import InvalidSettingError, InvalidTypeError, UnusableConnectionError
 from statedb.executor import Executor
+from statedb.membership import leave_all
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -40,7 +41,7 @@ def connect(
 
 
 class Database:
-    """State in one database; a context manager that closes it.
+    """State and masters in one database; a context manager that closes it.
 
     Each operation can be called in three ways: ``db.state.getState(…)`` gives a Future,
     ``db.state.thdGetState(…)`` the value in this thread, and ``statedb.state.get_state(conn, …)``
@@ -56,22 +57,19 @@ class Database:
         if self._dialect.in_memory(self._target):
             # Each connection would have a memory of its own.
             pool_size = 1
-        self._max_pending = max_pending
-        self._timeout = float(timeout)
-        self._executor = self._new_executor(pool_size=pool_size, prepare=schema.check)
-        self.closed = False
-        #: Objects and their values.
-        self.state = StateConnector(self._executor)
-
-    def _new_executor(self, *, pool_size: int, prepare: Callable[[Connection], None]) -> Executor:
-        return Executor(
+        self._executor = Executor(
             self._dialect,
             self._target,
             pool_size=pool_size,
-            max_pending=self._max_pending,
-            timeout=self._timeout,
-            prepare=prepare,
+            max_pending=max_pending,
+            timeout=float(timeout),
+            prepare=schema.check,
         )
+        self.closed = False
+        #: Objects and their values.
+        self.state = StateConnector(self._executor)
+        #: Who is in the cluster, and what each one holds.
+        self.masters = MastersConnector(self._executor, self)
 
     def run(
         self, operation: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
@@ -112,11 +110,8 @@ class Database:
         self._executor.check_open()
         if self._executor.is_busy_here:
             raise UnusableConnectionError("upgrade() cannot be a part of a transaction")
-        if self._dialect.in_memory(self._target):
-            self._executor.run(schema.upgrade)
-            return
         # On a connection of its own: others are not lent before the tables are right.
-        executor = self._new_executor(pool_size=1, prepare=lambda conn: None)
+        executor = self._executor.sibling()
         try:
             executor.run(schema.upgrade)
         finally:
@@ -126,9 +121,13 @@ class Database:
         """Finish what was accepted, each within its timeout; then close all connections.
 
         ``cancel_futures`` cancels what has not begun. From a done-callback it does not wait.
+        Members leave at the end.
         """
         self.closed = True
+        if self._executor.in_memory:
+            leave_all(self)  # while there is anything to leave
         self._executor.close(cancel_futures=cancel_futures)
+        leave_all(self)
 
     def __enter__(self) -> Self:
         return self
@@ -157,113 +156,3 @@ def _check_number(name: str, value: Any, kind: Any, least: float) -> None:
         raise InvalidTypeError(f"{name} is a number, not {type(value).__name__}")
     if not least <= value < float("inf"):
         raise InvalidSettingError(f"{name} is at least {least}, not {value}")
-
-
-class _Name(Generic[P, R]):
-    """A name under which a connector has an operation; bound when it is first asked for."""
-
-    def __init__(self, operation: Callable[Concatenate[AnyConnection, P], R]) -> None:
-        self._operation = operation
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-        self.__doc__ = self._operation.__doc__
-
-    def _bind(self, connector: _Connector, how: Callable[..., Any], result: str) -> Any:
-        operation = self._operation
-        signature = inspect.signature(operation)
-
-        def bound(*args: Any, **kwargs: Any) -> Any:
-            return how(operation, *args, **kwargs)
-
-        bound.__name__ = bound.__qualname__ = self._name
-        bound.__doc__ = operation.__doc__
-        bound.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=list(signature.parameters.values())[1:],
-            return_annotation=result.format(signature.return_annotation),
-        )
-        # From now on it is found in the connector itself, before this descriptor.
-        connector.__dict__[self._name] = bound
-        return bound
-
-
-class _Sync(_Name[P, R]):
-    """Gives the value, in the caller's thread."""
-
-    @overload
-    def __get__(self, connector: None, owner: type) -> _Sync[P, R]: ...
-    @overload
-    def __get__(self, connector: _Connector, owner: type) -> Callable[P, R]: ...
-    def __get__(self, connector: _Connector | None, owner: type) -> Any:
-        if connector is None:
-            return self
-        return self._bind(connector, connector._executor.run, "{}")
-
-
-class _Async(_Name[P, R]):
-    """Gives a Future of the value."""
-
-    @overload
-    def __get__(self, connector: None, owner: type) -> _Async[P, R]: ...
-    @overload
-    def __get__(self, connector: _Connector, owner: type) -> Callable[P, Future[R]]: ...
-    def __get__(self, connector: _Connector | None, owner: type) -> Any:
-        if connector is None:
-            return self
-        return self._bind(connector, connector._executor.submit, "Future[{}]")
-
-
-class _Connector:
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-
-
-class StateConnector(_Connector):
-    """``db.state``: each operation as a Future, and under a ``thd`` name in this thread."""
-
-    getState = _Async(state.get_state)
-    thdGetState = _Sync(state.get_state)
-    setState = _Async(state.set_state)
-    thdSetState = _Sync(state.set_state)
-    atomicCreateState = _Async(state.atomic_create_state)
-    thdAtomicCreateState = _Sync(state.atomic_create_state)
-    deleteState = _Async(state.delete_state)
-    thdDeleteState = _Sync(state.delete_state)
-    updateState = _Async(state.update_state)
-    thdUpdateState = _Sync(state.update_state)
-    getStates = _Async(state.get_states)
-    thdGetStates = _Sync(state.get_states)
-    setStates = _Async(state.set_states)
-    thdSetStates = _Sync(state.set_states)
-    getObjects = _Async(state.get_objects)
-    thdGetObjects = _Sync(state.get_objects)
-    deleteObject = _Async(state.delete_object)
-    thdDeleteObject = _Sync(state.delete_object)
-
-    def getObjectId(self, name: str, class_name: str) -> Future[int]:
-        """A Future of thdGetObjectId; done at once where the id is remembered."""
-        known = self._known(name, class_name)
-        if known is None:
-            return self._executor.submit(state.get_object_id, name, class_name)
-        future: Future[int] = Future()
-        future.set_result(known)
-        return future
-
-    def thdGetObjectId(self, name: str, class_name: str) -> int:
-        """The id of the object of this name and class, which is added if there is none.
-
-        All callers get the same id, however many ask at once, until the object is deleted; no id is
-        used again. It is remembered, and asked for anew once it turns out to be gone. Raises
-        InvalidNameError, or InvalidTypeError for what is no str.
-        """
-        known = self._known(name, class_name)
-        if known is None:
-            return self._executor.run(state.get_object_id, name, class_name)
-        return known
-
-    def _known(self, name: str, class_name: str) -> int | None:
-        self._executor.check_open()
-        if not isinstance(name, str) or not isinstance(class_name, str):
-            return None
-        known: int | None = self._executor.known.get((name, class_name))
-        return known

@@ -54,6 +54,35 @@ class SchemaError(Error):
     """The tables are missing, or older or newer than this version of statedb."""
 
 
+class MasterLostError(Error, RuntimeError):
+    """A master's place is not, or no longer, this process's, and nothing brings it back."""
+
+
+class MasterInDoubtError(Error, RuntimeError):
+    """A member has not been able to check in for so long that others may have expired it."""
+
+
+class MasterActiveError(Error, ValueError):
+    """A master that was to be forgotten is active."""
+
+
+class AlreadyClaimedError(Error, RuntimeError):
+    """Another master holds the thing: the one with the id ``owner``."""
+
+    def __init__(self, message: str, owner: int) -> None:
+        super().__init__(message, owner)
+        #: The id of the master that holds it.
+        self.owner = owner
+
+    def __str__(self) -> str:
+        message: str = self.args[0]
+        return message
+
+
+class ClaimLostError(Error, RuntimeError):
+    """A claim is no longer held: it was released, or its master has lost its place."""
+
+
 class UnusableConnectionError(Error, ValueError):
     """An application's connection is in a state in which a statement of ours would do harm."""
 

@@ -45,7 +45,11 @@ class Executor:
         prepare: Callable[[Connection], None],
     ) -> None:
         self._dialect = dialect
-        self._timeout = timeout
+        self._target = target
+        #: In seconds, of each call as a whole.
+        self.timeout = timeout
+        #: Whether closing it loses all that the database holds.
+        self.in_memory = dialect.in_memory(target)
         self._here = _Here()
         self._closing = threading.Event()
         self._waits = True
@@ -63,6 +67,24 @@ class Executor:
         )
         _executors.add(self)
 
+    def sibling(
+        self, timeout: float | None = None, prepare: Callable[[Connection], None] | None = None
+    ) -> Executor:
+        """An executor to the same database with one connection, its own; for who may not wait.
+
+        Of a database in memory there is only one connection: a sibling shares it.
+        """
+        if self.in_memory:
+            return _Guest(self)
+        return Executor(
+            self._dialect,
+            self._target,
+            pool_size=1,
+            max_pending=100,
+            timeout=self.timeout if timeout is None else timeout,
+            prepare=prepare or (lambda conn: None),
+        )
+
     # --- Running ---
 
     def run(
@@ -73,7 +95,7 @@ class Executor:
         if current is not None:
             return self._join(current, operation, args, kwargs)
         self.check_open()
-        return self._call(operation, args, kwargs, time.monotonic() + self._timeout)
+        return self._call(operation, args, kwargs, time.monotonic() + self.timeout)
 
     def submit(
         self, operation: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
@@ -93,7 +115,7 @@ class Executor:
     def _run_submitted(self, call: Call) -> Any:
         if time.monotonic() > call.deadline:
             raise CallTimeoutError(
-                f"{name_of(call.function)} waited {self._timeout:g} s in the queue, and was not"
+                f"{name_of(call.function)} waited {self.timeout:g} s in the queue, and was not"
                 f" begun"
             )
         return self._call(call.function, call.args, call.kwargs, call.deadline)
@@ -174,7 +196,7 @@ class Executor:
             self._pool.give_back(conn)
 
     def _begin(self) -> tuple[Connection, Any]:
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self.timeout
         attempts = Attempts(self.transaction, self._pool, deadline)
         while True:
             conn = self._take(attempts)
@@ -192,7 +214,7 @@ class Executor:
                 conn.memo = {}
                 # From here on each statement has the timeout to itself, and the caller all the time
                 # he wants in between.
-                conn.statement_timeout = self._timeout
+                conn.statement_timeout = self.timeout
                 conn.deadline = None
                 return conn, block
             self._pause(attempts)
@@ -231,6 +253,16 @@ class Executor:
             self._closing.set()
         self._pool.after_fork_in_child()
         self._workers.after_fork_in_child()
+
+
+class _Guest(Executor):
+    """Another's executor, for one who may end using it but not end it."""
+
+    def __init__(self, host: Executor) -> None:
+        self.__dict__ = host.__dict__
+
+    def close(self, *, cancel_futures: bool = False, wait: bool = True) -> None:
+        pass
 
 
 # --- The process's end, and its forks ---

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from statedb.connection import Connection, Row
 from statedb.errors import InvalidResultSpecError, InvalidTypeError
 from statedb.names import shown
+from statedb.times import to_microseconds
 
 _COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _MEMBERSHIPS = {"eq": "IN", "in": "IN", "ne": "NOT IN", "notin": "NOT IN"}
@@ -56,6 +58,14 @@ def integer_field(column: str) -> Field:
     return Field(column, _encode_integer)
 
 
+def boolean_field(column: str) -> Field:
+    return Field(column, _encode_boolean)
+
+
+def time_field(column: str) -> Field:
+    return Field(column, _encode_time)
+
+
 def _encode_text(value: Any) -> bytes:
     if not isinstance(value, str):
         raise TypeError("it takes a str")
@@ -67,6 +77,20 @@ def _encode_integer(value: Any) -> int:
         raise TypeError("it takes an int")
     # Beyond what a column can hold every comparison comes out as with the first value beyond.
     return max(-_MAX_INTEGER - 1, min(value, _MAX_INTEGER))
+
+
+def _encode_boolean(value: Any) -> int:
+    if not isinstance(value, bool):
+        raise TypeError("it takes a bool")
+    return int(value)
+
+
+def _encode_time(value: Any) -> int:
+    if not isinstance(value, datetime):
+        raise TypeError("it takes a datetime")
+    if value.utcoffset() is None:
+        raise ValueError("it takes an aware datetime, such as datetime.now(timezone.utc)")
+    return to_microseconds(value)
 
 
 def select(
@@ -81,8 +105,15 @@ def select(
     conditions = "".join(
         f"\n  AND {_condition(conn, fields, one, parameters)}" for one in spec.filters
     )
-    order = "".join(f"{_order(fields, one)}, " for one in spec.order)
-    marks = {"filters": conditions, "order": order, "page": _page(spec, parameters)}
+    order = [_order(fields, one) for one in spec.order]
+    # Rows alike in all that are in the direction of the last: so one index gives the whole order.
+    direction = "DESC" if order and order[-1].endswith(" DESC") else ""
+    marks = {
+        "filters": conditions,
+        "order": "".join(f"{one}, " for one in order),
+        "direction": direction,
+        "page": _page(spec, parameters),
+    }
     return conn.fetch_all(conn.sql.rewritten(statement, marks), parameters or None)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from statedb.connection import Connection
 from statedb.errors import SchemaError
+from statedb.masters import set_all_masters_active_long_time_ago
 from statedb.operation import operation
 
 #: The version of the tables that this statedb works with.
-VERSION = 1
+VERSION = 2
 
 
 def check(conn: Connection) -> None:
@@ -41,6 +42,7 @@ def upgrade(conn: Connection) -> int:
     """Create the tables or bring them up to date; the version they had, 0 where there were none.
 
     Safe to run again, and by many processes at once: one at a time looks and does what is missing.
+    Where there were older tables, all masters are made active long time ago, as upgrades do.
     """
     with conn.transaction():
         try:
@@ -50,6 +52,8 @@ def upgrade(conn: Connection) -> int:
                 for name, statement in conn.sql.items():
                     if name.startswith("create_"):
                         conn.execute(statement)
+                if found:
+                    set_all_masters_active_long_time_ago(conn)
                 # Last, and so the sign that all is there: on MySQL each CREATE commits itself.
                 conn.execute(conn.sql["insert_schema_version"], {"version": VERSION})
             elif found > VERSION:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 _NAME = re.compile(r"-- name: ([a-z][a-z0-9_]*)$")
 _PARAMETER = re.compile(r"%\((\w+)\)([sb])")
@@ -37,6 +38,17 @@ class Statements(dict[str, str]):
                 self._repeated.clear()
             self._repeated[name, count] = text
         return text
+
+    def for_each(self, name: str, parameter: str, values: list[Any]) -> tuple[str, dict[str, Any]]:
+        """The statement with its repeated part for each value, and the parameters of that part.
+
+        There are a power of two of them, so that a server that prepares statements sees few; the
+        last value is repeated, which in a list to find among changes nothing.
+        """
+        count = 1 << (len(values) - 1).bit_length()
+        padded = values + values[-1:] * (count - len(values))
+        parameters = {f"{parameter}_{index}": value for index, value in enumerate(padded)}
+        return self.repeated(name, count), parameters
 
     def rewritten(self, name: str, marks: dict[str, str]) -> str:
         """The statement with each comment ``/*mark*/`` replaced by what ``marks`` holds for it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from statedb.objects import (
     no_such_object,
 )
 from statedb.operation import operation
+from statedb.stamps import new_stamp
 from statedb.values import decode_value, encode_value
 
 __all__ = [
@@ -261,13 +261,9 @@ def get_states(
 
 
 def _rows_named(conn: Connection, key: dict[str, Any], digests: list[bytes]) -> Sequence[Row]:
-    # Rounded up to a power of two, so that a server that prepares statements sees few. What is
-    # asked for twice is found once, and where nothing is asked for an empty hash finds nothing.
+    # Where nothing is asked for an empty hash finds nothing.
     hashes = [conn.binary(digest) for digest in digests or [b""]]
-    count = 1 << (len(hashes) - 1).bit_length()
-    hashes.extend(hashes[-1:] * (count - len(hashes)))
-    parameters = {f"name_hash_{index}": digest for index, digest in enumerate(hashes)}
-    sql = conn.sql.repeated("select_values_named", count)
+    sql, parameters = conn.sql.for_each("select_values_named", "name_hash", hashes)
     return conn.fetch_all(sql, parameters | key)
 
 
@@ -307,17 +303,14 @@ def _key(conn: Connection, objectid: int, name: str) -> dict[str, Any]:
 
 
 def _row(conn: Connection, objectid: int, name: str, text: str) -> dict[str, Any]:
-    """The parameters of a statement that writes a value, with a stamp of its own.
-
-    The stamp is not of ``random``, which an application may have seeded alike in every process.
-    """
+    """The parameters of a statement that writes a value, with a stamp of its own."""
     encoded, digest = encode_and_hash(name, "a value's name")
     return {
         "objectid": check_id(objectid, "an objectid"),
         "name_hash": conn.binary(digest),
         "name": conn.binary(encoded),
         "value": text,
-        "stamp": int.from_bytes(os.urandom(8), "big") >> 1,
+        "stamp": new_stamp(),
     }
 
 

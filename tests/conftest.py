@@ -112,9 +112,10 @@ def call(request: pytest.FixtureRequest, engine: Engine, url: str, db: Database)
 
     def through_the_connector(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         name = "".join(word.capitalize() for word in operation.__name__.split("_"))
+        connector = db.state if operation.__name__ in statedb.state.__all__ else db.masters
         if kind == "sync":
-            return getattr(db.state, f"thd{name}")(*args, **kwargs)
-        future = getattr(db.state, name[0].lower() + name[1:])(*args, **kwargs)
+            return getattr(connector, f"thd{name}")(*args, **kwargs)
+        future = getattr(connector, name[0].lower() + name[1:])(*args, **kwargs)
         return future.result(timeout=60)
 
     yield through_the_connector

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     import servers
 
 _numbers = itertools.count(1)
-_TABLES = ("statedb_states", "statedb_objects", "statedb_schema")
+_TABLES = (
+    "statedb_states",
+    "statedb_objects",
+    "statedb_masters",
+    "statedb_claims",
+    "statedb_schema",
+)
 
 
 class Engine:
@@ -134,7 +140,7 @@ class OwnServer(Engine):
         with contextlib.closing(self.connect(url, autocommit=True)) as own:
             cursor = own.cursor()
             cursor.execute(self.impatience)
-            for table in _TABLES[:2]:
+            for table in _TABLES[:-1]:
                 cursor.execute(f"DELETE FROM {table}")
         self._used.append(url)
 

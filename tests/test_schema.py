@@ -18,7 +18,13 @@ import statedb
 from statedb import DatabaseError, SchemaError, schema, sqlfiles
 from statedb.connection import adapt
 
-TABLES = {"statedb_schema", "statedb_objects", "statedb_states"}
+TABLES = {
+    "statedb_schema",
+    "statedb_objects",
+    "statedb_states",
+    "statedb_masters",
+    "statedb_claims",
+}
 
 
 @pytest.fixture
@@ -213,13 +219,15 @@ def test_every_statement_is_understood_by_its_engine(
         if name.startswith("create_"):
             conn.execute(conn.sql[name])  # has no plan; safe to run again
             continue
-        sql = conn.sql.repeated(name, 1) if "/*each*/" in text else conn.sql[name]
         values = {
             key: conn.binary(value) if isinstance(value, bytes) else value
             for key, value in _parameters(text).items()
         }
-        if "/*each*/" in text:
-            values = {f"{key}_0" if key == "name_hash" else key: one for key, one in values.items()}
+        sql = conn.sql[name]
+        for each in sqlfiles._EACH.findall(text):
+            ((repeated, _),) = sqlfiles._PARAMETER.findall(each)
+            sql, more = conn.sql.for_each(name, repeated, [values.pop(repeated)])
+            values |= more
         cursor = own.cursor()
         cursor.execute(f"EXPLAIN {sql}", values)
         assert cursor.fetchall(), name

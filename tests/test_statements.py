@@ -45,6 +45,7 @@ KEYWORDS = set(
 )
 # By each of these there is at most one row.
 UNIQUE = ({"id"}, {"identity_hash"}, {"objectid", "name_hash"})
+UNIQUE_MASTERS = ({"name_hash"}, {"claimant.id"})
 
 
 def _blocks(path: Path) -> list[tuple[str, str, str]]:
@@ -65,9 +66,10 @@ def _words(statement: str) -> list[str]:
 
 
 def _finds_one_row(statement: str) -> bool:
-    compared = set(re.findall(r"^(?:WHERE|  AND) (\w+) = %", statement, re.MULTILINE))
+    compared = set(re.findall(r"^(?:WHERE|  AND) ([\w.]+) = %", statement, re.MULTILINE))
+    keys = UNIQUE + (UNIQUE_MASTERS if "statedb_masters" in statement else ())
     is_single = re.match(r"SELECT (MAX|COUNT)\(|SELECT 1\b", statement) is not None
-    return is_single or "\nFROM" not in statement or any(key <= compared for key in UNIQUE)
+    return is_single or "\nFROM" not in statement or any(key <= compared for key in keys)
 
 
 @each_file
@@ -89,7 +91,7 @@ def test_each_statement_has_one_comment_that_says_what_it_does(path: Path) -> No
 def test_a_statement_is_named_for_what_the_sql_does(path: Path) -> None:
     for name, _, statement in _blocks(path):
         assert re.fullmatch(r"[a-z]+(_[a-z]+)+", name)
-        assert statement.startswith(f"{VERBS[name.partition('_')[0]]} "), name
+        assert " ".join(statement.split()).startswith(f"{VERBS[name.partition('_')[0]]} "), name
 
 
 @each_file
@@ -119,7 +121,11 @@ def test_what_is_created_may_be_there_already(path: Path) -> None:
 
 @each_dialect
 def test_every_dialect_defines_the_same_statements(dialect: Dialect) -> None:
-    assert set(sqlfiles.load(dialect.sql)) == set(sqlfiles.load(DIALECTS[0].sql))
+    def names(one: Dialect) -> set[str]:
+        # MySQL creates indexes with their tables: it knows no CREATE INDEX IF NOT EXISTS.
+        return {name for name in sqlfiles.load(one.sql) if not re.match("create_.*_index_", name)}
+
+    assert names(dialect) == names(DIALECTS[0])
 
 
 @each_dialect
@@ -128,6 +134,7 @@ def test_every_dialect_gives_its_statements_the_same_parameters(dialect: Dialect
         return {
             name: set(re.findall(r"%\((\w+)\)(\w)", statement))
             for name, statement in sqlfiles.load(one.sql).items()
+            if not name.startswith("create_")
         }
 
     assert parameters(dialect) == parameters(DIALECTS[0])
@@ -150,4 +157,4 @@ def test_the_schema_of_sqlite_can_be_run_twice_by_its_own_shell() -> None:
         raw.executescript(script)
         raw.executescript(script)
         rows = raw.execute("SELECT name FROM sqlite_master WHERE name LIKE 'statedb%'").fetchall()
-    assert sorted(rows) == [("statedb_objects",), ("statedb_schema",), ("statedb_states",)]
+    assert {name for (name,) in rows} >= {"statedb_objects", "statedb_masters", "statedb_claims"}

@@ -13,7 +13,7 @@ WHERE identity_hash = %(identity_hash)b;
 SELECT id, name, class_name
 FROM statedb_objects
 WHERE 1 = 1 /*filters*/
-ORDER BY /*order*/ id /*page*/;
+ORDER BY /*order*/ id /*direction*/ /*page*/;
 
 -- name: select_value
 -- One value.

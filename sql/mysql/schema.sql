@@ -27,6 +27,40 @@ CREATE TABLE IF NOT EXISTS statedb_states (
   PRIMARY KEY (objectid, name_hash)
 ) ENGINE = InnoDB;
 
+-- name: create_masters_table
+-- One row per master. Moments are microseconds since 1970 by the database's clock, and expire_after
+-- microseconds; due is NULL where a master is inactive, or leaves its expiry to whoever looks. By
+-- due is found who is overdue by his own number (a sum of two columns could not be found by an
+-- index), by silence who is by the number of whoever looks, by last_active a page of masters.
+CREATE TABLE IF NOT EXISTS statedb_masters (
+  id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  name_hash BINARY(32) NOT NULL,
+  active INTEGER NOT NULL,
+  incarnation BIGINT NOT NULL,
+  heartbeats BIGINT NOT NULL,
+  last_active BIGINT NOT NULL,
+  expire_after BIGINT,
+  due BIGINT,
+  expiry_stamp BIGINT,
+  name MEDIUMBLOB NOT NULL,
+  UNIQUE KEY statedb_masters_name (name_hash),
+  KEY statedb_masters_due (due),
+  KEY statedb_masters_silence (active, expire_after, last_active),
+  KEY statedb_masters_last_active (last_active, id)
+) ENGINE = InnoDB;
+
+-- name: create_claims_table
+-- One row per thing that was ever claimed; masterid is NULL while it is free. It is never deleted,
+-- so that tokens grow for ever.
+CREATE TABLE IF NOT EXISTS statedb_claims (
+  identity_hash BINARY(32) NOT NULL PRIMARY KEY,
+  masterid BIGINT,
+  token BIGINT NOT NULL,
+  kind MEDIUMBLOB NOT NULL,
+  name MEDIUMBLOB NOT NULL,
+  KEY statedb_claims_masterid (masterid)
+) ENGINE = InnoDB;
+
 -- name: find_schema_table
 -- Whether there are tables of statedb's at all.
 SELECT 1

@@ -63,3 +63,20 @@ FROM (
 ON DUPLICATE KEY UPDATE
   value = written.value,
   stamp = written.stamp;
+
+-- name: insert_master
+-- Adds a master, inactive; 1062 where its name is there.
+INSERT INTO statedb_masters (name_hash, active, incarnation, heartbeats, last_active, name)
+VALUES (%(name_hash)b, 0, 0, 0, /*now*/, %(name)b);
+
+-- name: select_master_id_of_rival
+-- The id of a name that somebody else has just added.
+SELECT id
+FROM statedb_masters
+WHERE name_hash = %(name_hash)b
+LOCK IN SHARE MODE;
+
+-- name: insert_claim
+-- Claims a thing that was never claimed; 1062 where it was.
+INSERT INTO statedb_claims (identity_hash, masterid, token, kind, name)
+VALUES (%(identity_hash)b, %(masterid)s, %(first_token)s, %(kind)b, %(name)b);

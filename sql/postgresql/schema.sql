@@ -27,6 +27,53 @@ CREATE TABLE IF NOT EXISTS statedb_states (
   PRIMARY KEY (objectid, name_hash)
 ) WITH (fillfactor = 80);
 
+-- name: create_masters_table
+-- One row per master. Moments are microseconds since 1970 by the database's clock, and expire_after
+-- microseconds; due is NULL where a master is inactive, or leaves its expiry to whoever looks.
+CREATE TABLE IF NOT EXISTS statedb_masters (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  name_hash bytea NOT NULL UNIQUE,
+  active integer NOT NULL,
+  incarnation bigint NOT NULL,
+  heartbeats bigint NOT NULL,
+  last_active bigint NOT NULL,
+  expire_after bigint,
+  due bigint,
+  expiry_stamp bigint,
+  name bytea NOT NULL
+);
+
+-- name: create_masters_index_by_due
+-- Finds who is overdue by his own number; a sum of two columns could not be found by an index.
+CREATE INDEX IF NOT EXISTS statedb_masters_due
+ON statedb_masters (due);
+
+-- name: create_masters_index_by_silence
+-- Finds who is overdue by the number of whoever looks.
+CREATE INDEX IF NOT EXISTS statedb_masters_silence
+ON statedb_masters (active, expire_after, last_active);
+
+-- name: create_masters_index_by_last_active
+-- Gives a page of masters in the order in which they were last seen.
+CREATE INDEX IF NOT EXISTS statedb_masters_last_active
+ON statedb_masters (last_active, id);
+
+-- name: create_claims_table
+-- One row per thing that was ever claimed; masterid is NULL while it is free. It is never deleted,
+-- so that tokens grow for ever.
+CREATE TABLE IF NOT EXISTS statedb_claims (
+  identity_hash bytea NOT NULL PRIMARY KEY,
+  masterid bigint,
+  token bigint NOT NULL,
+  kind bytea NOT NULL,
+  name bytea NOT NULL
+);
+
+-- name: create_claims_index_by_master
+-- Finds what a master holds.
+CREATE INDEX IF NOT EXISTS statedb_claims_masterid
+ON statedb_claims (masterid);
+
 -- name: find_schema_table
 -- Whether there are tables of statedb's at all. Not by to_regclass, whose answer may be stale.
 SELECT 1

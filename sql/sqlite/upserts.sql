@@ -47,3 +47,21 @@ VALUES (%(objectid)s, %(name_hash)b, %(stamp)s, %(name)b, %(value)s)
 ON CONFLICT (objectid, name_hash) DO UPDATE
 SET value = excluded.value,
     stamp = excluded.stamp;
+
+-- name: insert_master
+-- Adds a master, inactive, unless its name is there.
+INSERT INTO statedb_masters (name_hash, active, incarnation, heartbeats, last_active, name)
+VALUES (%(name_hash)b, 0, 0, 0, /*now*/, %(name)b)
+ON CONFLICT (name_hash) DO NOTHING;
+
+-- name: select_master_id_of_rival
+-- The id of a name that somebody else has just added.
+SELECT id
+FROM statedb_masters
+WHERE name_hash = %(name_hash)b;
+
+-- name: insert_claim
+-- Claims a thing unless it was ever claimed.
+INSERT INTO statedb_claims (identity_hash, masterid, token, kind, name)
+VALUES (%(identity_hash)b, %(masterid)s, %(first_token)s, %(kind)b, %(name)b)
+ON CONFLICT (identity_hash) DO NOTHING;

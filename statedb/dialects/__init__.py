@@ -74,6 +74,8 @@ class Dialect:
     limit_lock_wait: Callable[[Any, float], None]
     #: The id that an INSERT gave its row, asked of its cursor; None where it inserted none.
     new_id: Callable[[Any], int | None]
+    #: The moment of a statement by the database's clock, in microseconds since 1970, in SQL.
+    now: str
     #: Puts the parameters of a statement into the driver's style.
     to_driver: Callable[[str], str]
     #: What the driver wants for a ``%(name)b``.
@@ -103,7 +105,11 @@ def _top_level(kind: type) -> str:
 @cache
 def statements(dialect: Dialect) -> sqlfiles.Statements:
     """The dialect's statements, read once."""
-    return sqlfiles.Statements(sqlfiles.load(dialect.sql), dialect.to_driver)
+    source = {
+        name: text.replace("/*now*/", dialect.now)
+        for name, text in sqlfiles.load(dialect.sql).items()
+    }
+    return sqlfiles.Statements(source, dialect.to_driver)
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,7 @@ DIALECT = Dialect(
     cut=_cut,
     limit_lock_wait=limit_lock_wait,
     new_id=new_id,
+    now="TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
     to_driver=hexadecimal_parameters,
     binary=bytes.hex,
     least_lock_wait=1.0,

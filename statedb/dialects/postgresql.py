@@ -163,6 +163,8 @@ DIALECT = Dialect(
     cut=lambda raw: shut_down(raw.fileno()),
     limit_lock_wait=limit_lock_wait,
     new_id=new_id,
+    # now() stands still within a transaction. A subquery, or no index could be used to compare it.
+    now="(SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS bigint))",
     to_driver=str,
     contains="POSITION({value} IN {field}) > 0",
 )

@@ -152,6 +152,8 @@ DIALECT = Dialect(
     cut=sqlite3.Connection.interrupt,
     limit_lock_wait=limit_lock_wait,
     new_id=new_id,
+    # It counts days, as a float, and knows milliseconds; unixepoch('subsec') is too new.
+    now="CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000",
     to_driver=named_parameters,
     begin="BEGIN IMMEDIATE",
     creates_schema=True,

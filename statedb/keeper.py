@@ -1,0 +1,180 @@
+"""Keeper: the thread that keeps a place in the cluster, and expires who has fallen silent."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TypeVar
+
+from statedb.detector import FailureDetector
+from statedb.executor import Executor
+from statedb.masters import MasterModel, expire_silent_masters
+from statedb.names import shown
+from statedb.place import Place, check_in, look_around
+
+R = TypeVar("R")
+_log = logging.getLogger("statedb")
+
+
+def now() -> float:
+    """This process's own clock, which nobody sets; on Linux it goes on while the host sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Keeper:
+    """Checks in again and again until the place is lost or given back.
+
+    It waits for the database only by futures, whose executor it closes at its end, and so sees in
+    time that the place is in doubt, even while a check-in hangs. ``on_lost`` and ``on_expired``
+    return at once.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        place: Place,
+        taken: float,
+        *,
+        interval: float,
+        expire_after: float,
+        on_lost: Callable[[], None],
+        on_expired: Callable[[list[MasterModel]], None],
+    ) -> None:
+        self._executor = executor
+        self._place = place
+        self._interval = interval
+        self._expire_after = expire_after
+        self._on_lost = on_lost
+        self._on_expired = on_expired
+        self.lost = threading.Event()
+        self.in_doubt = threading.Event()
+        #: Set when the place is lost, and when it is to be given back.
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        #: From before the last good check-in was sent: by the database's clock, it is due later.
+        self._deadline = taken + expire_after
+        self._detector = FailureDetector(2 * interval)
+        name = f"statedb-member-{place.masterid}"
+        self._thread: threading.Thread | None
+        self._thread = threading.Thread(target=self._keep, name=name, daemon=True)
+
+    def start(self) -> None:
+        assert self._thread is not None
+        self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def is_late(self) -> bool:
+        """Whether there was no good check-in for so long that others may have expired this one."""
+        return now() >= self._deadline
+
+    def lose(self) -> None:
+        """The place is another's, or nobody's: for good."""
+        with self._lock:
+            if self._ended.is_set():
+                return
+            self.lost.set()
+            self._ended.set()
+        _log.error("master %d has lost its place", self._place.masterid)
+        self._on_lost()
+
+    def end(self) -> bool:
+        """Check in no more; whether the place was still kept, and is to be given back."""
+        with self._lock:
+            kept = not self._ended.is_set()
+            self._ended.set()
+        return kept
+
+    def join(self) -> None:
+        """Wait until the thread has ended, which takes as long as a call of its executor may."""
+        if self._thread not in (None, threading.current_thread()):
+            self._thread.join()
+
+    def disown(self) -> None:
+        """Lose the place without telling anybody: it is the parent's of this process."""
+        self._lock = threading.Lock()
+        self.lost, self._ended, self.in_doubt = (threading.Event() for _ in range(3))
+        self.lost.set()
+        self._ended.set()
+        self._thread = None
+
+    # --- The thread ---
+
+    def _keep(self) -> None:
+        due = now()
+        while self._pause(min(due, self._detector.next_look())):
+            checks_in = now() >= due
+            if not self._did(checks_in=checks_in) or self.is_late():
+                due = now() + self._interval * random.uniform(0.0, 0.25)
+            elif checks_in:
+                due = now() + self._interval * random.uniform(0.8, 1.0)
+        self._executor.close()
+
+    def _did(self, *, checks_in: bool) -> bool:
+        """Whether all that was to be done now was done."""
+        try:
+            if checks_in:
+                self._check_in()
+            if not self._ended.is_set():
+                self._expire_silent()
+        except Exception as error:
+            # Whatever it is: the place is kept for as long as there may be a way to.
+            _log.warning("master %d is out of touch: %s", self._place.masterid, error)
+            return False
+        return True
+
+    def _check_in(self) -> None:
+        sent = now()
+        if not self._await(self._executor.submit(check_in, self._place)):
+            self.lose()
+            return
+        with self._lock:
+            self._deadline = sent + self._expire_after
+            if not self.is_late():
+                self.in_doubt.clear()
+
+    def _expire_silent(self) -> None:
+        asked = now()
+        sightings = self._await(self._executor.submit(look_around))
+        others = [one for one in sightings if one.masterid != self._place.masterid]
+        self._detector.look(others, asked, now())
+        silent = self._detector.silent()
+        if not silent:
+            return
+        expired = self._await(self._executor.submit(expire_silent_masters, silent))
+        if expired:
+            names = ", ".join(f"{one.id} ({shown(one.name)})" for one in expired)
+            _log.warning("master %d has expired %s", self._place.masterid, names)
+            self._on_expired(expired)
+
+    # --- Waiting, and doubt ---
+
+    def _await(self, future: Future[R]) -> R:
+        while not wait([future], self._until_doubt()).done:
+            self._notice_doubt()
+        self._notice_doubt()
+        return future.result()
+
+    def _pause(self, until: float) -> bool:
+        """Wait until then; False as soon as the place is not kept any more."""
+        while (left := until - now()) > 0:
+            doubt = self._until_doubt()
+            if self._ended.wait(left if doubt is None else min(left, doubt)):
+                return False
+            self._notice_doubt()
+        return not self._ended.is_set()
+
+    def _until_doubt(self) -> float | None:
+        return None if self.in_doubt.is_set() else max(0.0, self._deadline - now())
+
+    def _notice_doubt(self) -> None:
+        with self._lock:
+            if self.is_late() and not self.in_doubt.is_set():
+                self.in_doubt.set()
+                _log.warning("master %d is in doubt: it cannot check in", self._place.masterid)
