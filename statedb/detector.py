@@ -56,7 +56,7 @@ class FailureDetector:
         return {
             masterid: (one.incarnation, one.heartbeats)
             for masterid, one in self._watched.items()
-            if one.overdue and self._last_look - one.since >= one.expire_after
+            if one.overdue and one.since + one.expire_after <= self._last_look
         }
 
     def next_look(self) -> float:

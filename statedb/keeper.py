@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from statedb.detector import FailureDetector
 from statedb.executor import Executor
-from statedb.masters import MasterModel, expire_silent_masters
+from statedb.expiry import expire_silent_masters
+from statedb.masterrows import MasterModel
 from statedb.names import shown
 from statedb.place import Place, check_in, look_around
 

@@ -25,7 +25,7 @@ from statedb.errors import (
 from statedb.executor import Executor
 from statedb.keeper import Keeper, now
 from statedb.masters import MasterModel
-from statedb.names import shown
+from statedb.names import encode_name, shown
 from statedb.place import leave_place, take_place
 from statedb.times import check_seconds, in_microseconds
 
@@ -56,6 +56,7 @@ class Member:
         on_expired: Callable[[list[MasterModel]], object] | None,
         on_lost: Callable[[Member], object] | None,
     ) -> None:
+        encode_name(name, "a master's name")
         self.name = name
         self.interval = check_seconds("interval", interval, LEAST_INTERVAL)
         self.expire_after = check_seconds("expire_after", expire_after, LEAST_INTERVAL)

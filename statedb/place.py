@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from statedb.connection import Connection
-from statedb.masters import EXPIRE_AFTER, find_master_id, release_all
+from statedb.expiry import EXPIRE_AFTER
+from statedb.masterrows import release_all
+from statedb.masters import find_master_id
 from statedb.operation import operation
 from statedb.times import in_microseconds
 
@@ -59,7 +61,7 @@ def check_in(conn: Connection, place: Place) -> bool:
 @operation(reads=True)
 def look_around(conn: Connection) -> list[Sighting]:
     """All active masters, as an observer sees them."""
-    number = {"expire_after": in_microseconds(EXPIRE_AFTER)}
+    number = {"expire_after": EXPIRE_AFTER}
     return [
         Sighting(row[0], row[1], row[2], float(row[3]) / 1_000_000, bool(row[4]))
         for row in conn.fetch_all(conn.sql["select_heartbeats"], number)

@@ -101,6 +101,8 @@ def select(
         return conn.fetch_all(conn.sql[statement])
     if not isinstance(spec, ResultSpec):
         raise InvalidTypeError(f"a resultSpec is a ResultSpec, not {type(spec).__name__}")
+    _check_list("filters", "Filters", spec.filters)
+    _check_list("order", "fields' names", spec.order)
     parameters: dict[str, Any] = {}
     conditions = "".join(
         f"\n  AND {_condition(conn, fields, one, parameters)}" for one in spec.filters
@@ -115,6 +117,11 @@ def select(
         "page": _page(spec, parameters),
     }
     return conn.fetch_all(conn.sql.rewritten(statement, marks), parameters or None)
+
+
+def _check_list(what: str, of_what: str, given: Any) -> None:
+    if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
+        raise InvalidResultSpecError(f"{what} is a list of {of_what}, not {shown(given)}")
 
 
 def _condition(

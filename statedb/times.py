@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime, timedelta, timezone
 
 from statedb.errors import InvalidSettingError, InvalidTypeError
+from statedb.names import shown
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -27,9 +27,10 @@ def check_seconds(name: str, seconds: float, least: float) -> float:
     """A length of time that a caller gave; ``name`` says in an error what it was to be."""
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         raise InvalidTypeError(f"{name} is a number of seconds, not {type(seconds).__name__}")
-    if math.isnan(seconds) or not least <= seconds <= LONGEST:
+    # A NaN is not between either.
+    if not least <= seconds <= LONGEST:
         raise InvalidSettingError(
-            f"{name} is at least {least:g} and at most {LONGEST:g} seconds, not {seconds}"
+            f"{name} is at least {least:g} and at most {LONGEST:g} seconds, not {shown(seconds)}"
         )
     return float(seconds)
 

@@ -19,8 +19,9 @@ LAYERS = (
     ("dialects.sqlite", "dialects.postgresql", "dialects.mysql"),
     ("connection", "operation"),
     ("resultspec",),
-    ("objects", "claims"),
-    ("state", "masters"),
+    ("objects", "claims", "masterrows"),
+    ("state", "expiry"),
+    ("masters",),
     ("schema", "place"),
     ("lanes", "watchdog"),
     ("pool", "workers"),
@@ -39,7 +40,17 @@ LAYERS = (
 RUNNERS = ("lanes", "watchdog", "pool", "workers", "attempts", "executor")
 MEANINGS = {
     *("names", "values", "times", "resultspec", "objects", "state", "schema", "database"),
-    *("claims", "masters", "place", "detector", "keeper", "membership", "connectors"),
+    *(
+        "claims",
+        "masterrows",
+        "expiry",
+        "masters",
+        "place",
+        "detector",
+        "keeper",
+        "membership",
+        "connectors",
+    ),
 }
 
 STATEMENT = re.compile(

@@ -10,11 +10,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import statedb
-from statedb import StateConnector, errors, names, values
+from statedb import MastersConnector, StateConnector, errors, masters, names, state, values
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -168,7 +169,7 @@ task.react(main)
 
 
 def test_the_command_makes_the_tables(tmp_path: Path) -> None:
-    (command,) = (one for one in blocks("sh") if one.startswith("python -m statedb"))
+    (command,) = (one for one in blocks("sh") if one.startswith("python -m statedb upgrade"))
     arguments = [sys.executable, *shlex.split(command)[1:]]
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -185,16 +186,30 @@ def test_what_is_to_be_run_or_read_is_there() -> None:
 # --- Its tables ---
 
 
-def test_the_contract_names_every_connector_method_and_its_function() -> None:
-    rows = {coded(row[0])[0]: coded(row[1])[0] for row in table("connector")}
-    methods = {name for name in vars(StateConnector) if not name.startswith("_")}
+@pytest.mark.parametrize(
+    ("heading", "connector", "module"),
+    [("`db.state`", StateConnector, state), ("`db.masters`", MastersConnector, masters)],
+)
+def test_the_contract_names_every_connector_method_and_its_function(
+    heading: str, connector: type, module: ModuleType
+) -> None:
+    rows = {coded(row[0])[0]: coded(row[1])[0] for row in table(heading)}
+    methods = {name for name in vars(connector) if not name.startswith("_")} - {"join"}
     described = {signature.partition("(")[0] for signature in rows}
     assert methods == described | {f"thd{name[0].upper()}{name[1:]}" for name in described}
     for signature, function in rows.items():
         words = function.split("_")
         assert signature.partition("(")[0] == words[0] + "".join(map(str.capitalize, words[1:]))
-        _, *parameters = inspect.signature(getattr(statedb.state, function)).parameters
+        _, *parameters = inspect.signature(getattr(module, function)).parameters
         assert re.findall(r"\w+", signature.partition("(")[2]) == parameters
+
+
+def test_what_join_takes_is_told_with_its_defaults() -> None:
+    (told,) = re.findall(r"`join\((.*?)\)`", README)
+    _, *parameters = inspect.signature(MastersConnector.join).parameters.values()
+    assert told == ", ".join(
+        one.name if one.default is one.empty else f"{one.name}={one.default}" for one in parameters
+    )
 
 
 def test_every_error_is_told_with_what_else_it_is() -> None:

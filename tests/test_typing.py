@@ -10,20 +10,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import statedb
-from statedb import Database, StateConnector, state
+from statedb import Database, MastersConnector, Member, StateConnector, masters, state
 
 pytestmark = pytest.mark.once
 
 PROGRAM = Path(__file__).parent / "typed_programs" / "every_public_name.py"
-OPERATIONS = {
-    name: function
-    for name, function in inspect.getmembers(state, inspect.isfunction)
-    if name in state.__all__
+OPERATIONS: dict[type, dict[str, Any]] = {
+    connector: {
+        name: function
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if name in module.__all__
+    }
+    for connector, module in ((StateConnector, state), (MastersConnector, masters))
 }
+each_connector = pytest.mark.parametrize("connector", OPERATIONS)
 
 WRONG_PROGRAM = """\
 from concurrent.futures import Future
@@ -52,6 +57,15 @@ def wrong(db: statedb.Database) -> None:
     value: bool = db.state.deleteState(7, "last")  # wrong
     future: Future[bool] = db.state.thdDeleteState(7, "last")  # wrong
     db.state.getMaster(7)  # wrong
+    db.masters.findMasterId(b"host")  # wrong
+    db.masters.setMasterState(7)  # wrong
+    db.masters.claim(7, "scheduler", 8)  # wrong
+    db.masters.thdHoldClaim("nightly")  # wrong
+    last: float = db.masters.thdGetMasters()[0].last_active  # wrong
+    db.masters.join("host", on_lost=1)  # wrong
+    with db.masters.join("host") as member:
+        member.claim("scheduler")  # wrong
+        print(member.lost() or last)  # wrong
     db.run(statedb.state.delete_state, "7", "last")  # wrong
     db.submit(statedb.state.delete_state, 7)  # wrong
     statedb.state.get_state(db, 7, "last")  # wrong
@@ -76,9 +90,9 @@ def _public(kind: type) -> set[str]:
     return {name for name in dir(kind) if not name.startswith("_")}
 
 
-def _connector_names() -> Iterator[tuple[str, str, str]]:
+def _connector_names(connector: type) -> Iterator[tuple[str, str, str]]:
     """The names of each operation: as a function, as a Future, in this thread."""
-    for function in OPERATIONS:
+    for function in OPERATIONS[connector]:
         camel = "".join(word.capitalize() for word in function.split("_"))
         yield function, camel[0].lower() + camel[1:], f"thd{camel}"
 
@@ -97,7 +111,10 @@ def test_that_program_forgets_no_public_name() -> None:
     assert set(statedb.__all__) - used["statedb"] == set()
     assert _public(Database) - used["db"] - used["same"] == set()
     assert _public(StateConnector) - used["db.state"] == set()
-    assert set(OPERATIONS) - used["state"] == set()
+    assert _public(MastersConnector) - used["db.masters"] == set()
+    assert _public(Member) - used["member"] - used["other"] == set()
+    assert set(OPERATIONS[StateConnector]) - used["state"] == set()
+    assert set(OPERATIONS[MastersConnector]) - used["masters"] == set()
 
 
 def test_wrong_arguments_are_reported_where_they_are(cache: Path, tmp_path: Path) -> None:
@@ -115,20 +132,23 @@ def test_every_public_name_is_there() -> None:
     assert [name for name in statedb.__all__ if not hasattr(statedb, name)] == []
 
 
-def test_the_connector_has_both_names_of_every_operation_and_no_other() -> None:
-    names = {name for _, *both in _connector_names() for name in both}
-    assert names == _public(StateConnector)
+@each_connector
+def test_a_connector_has_both_names_of_every_operation_and_no_other(connector: type) -> None:
+    names = {name for _, *both in _connector_names(connector) for name in both}
+    assert names == _public(connector) - {"join"}
 
 
-def test_a_bound_operation_shows_its_name_parameters_and_text() -> None:
+@each_connector
+def test_a_bound_operation_shows_its_name_parameters_and_text(connector: type) -> None:
     with statedb.connect("sqlite://") as db:
-        for name, *both in _connector_names():
-            operation = OPERATIONS[name]
+        own = db.state if connector is StateConnector else db.masters
+        for name, *both in _connector_names(connector):
+            operation = OPERATIONS[connector][name]
             _, *parameters = inspect.signature(operation).parameters.values()
-            for bound in (getattr(db.state, one) for one in both):
+            for bound in (getattr(own, one) for one in both):
                 assert [*inspect.signature(bound).parameters.values()] == parameters
                 assert bound.__doc__
-            assert [getattr(db.state, one).__name__ for one in both] == both
+            assert [getattr(own, one).__name__ for one in both] == both
 
 
 def test_help_shows_how_to_call_it_and_what_comes_of_it() -> None:
@@ -143,7 +163,11 @@ def test_help_shows_how_to_call_it_and_what_comes_of_it() -> None:
 
 def test_an_operation_explains_itself_before_there_is_a_database() -> None:
     unexplained = [
-        name for name in _public(StateConnector) if not getattr(StateConnector, name).__doc__
+        name
+        for kind in (StateConnector, MastersConnector, Member)
+        for name in _public(kind)
+        if name not in ("name", "interval", "expire_after")
+        if not getattr(kind, name).__doc__
     ]
     assert unexplained == []
     assert StateConnector.getState.__doc__ == state.get_state.__doc__
