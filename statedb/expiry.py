@@ -41,35 +41,41 @@ def expire_masters(conn: AnyConnection, expire_after: float | None = None) -> li
     silence = EXPIRE_AFTER
     if expire_after is not None:
         silence = in_microseconds(check_seconds("expire_after", expire_after, 0))
-    certain = _expired_before(conn)
-    number = {"expire_after": silence}
-    overdue = conn.fetch_all(conn.sql["select_overdue_masters"], number)
-    return certain + _expire(conn, sorted(row[0] for row in overdue), silence)
+    doubt: Doubt = conn.memo.setdefault(Doubt, Doubt())
+    doubt.settle(conn)
+    overdue = conn.fetch_all(conn.sql["select_overdue_masters"], {"expire_after": silence})
+    if overdue:
+        _expire(conn, sorted(row[0] for row in overdue), silence, doubt)
+    del conn.memo[Doubt]
+    return doubt.expired
 
 
 @operation(repeatable=True)
 def expire_silent_masters(
-    conn: AnyConnection, heartbeats: Mapping[int, tuple[int, int]]
+    conn: AnyConnection, heartbeats: Mapping[int, tuple[int, int]], doubt: Doubt
 ) -> list[MasterModel]:
     """Expire those masters that are overdue and still at this incarnation and count of heartbeats.
 
-    For an observer, who expires nobody that it has not itself watched.
+    For an observer, who expires nobody that it has not itself watched. Where it raises, the next
+    call with the same ``doubt`` returns also whom this one has expired.
     """
     conn = adapt(conn)
-    certain = _expired_before(conn)
-    return certain + _expire(conn, sorted(heartbeats), EXPIRE_AFTER, heartbeats)
+    doubt.settle(conn)
+    if heartbeats:
+        _expire(conn, sorted(heartbeats), EXPIRE_AFTER, doubt, heartbeats)
+    expired, doubt.expired = doubt.expired, []
+    return expired
 
 
 def _expire(
     conn: Connection,
     masterids: list[int],
     silence: int,
+    doubt: Doubt,
     heartbeats: Mapping[int, tuple[int, int]] | None = None,
-) -> list[MasterModel]:
-    """Expire those of these masters who are overdue; their models, as they are now."""
-    if not masterids:
-        return []
-    doubt = conn.memo.setdefault(_Doubt, _Doubt())
+) -> None:
+    """Expire those of these masters who are overdue."""
+    doubt.stamp = new_stamp()
     with conn.transaction():
         number = {"expire_after": silence}
         overdue = {
@@ -82,8 +88,8 @@ def _expire(
         release_all(conn, expired)
         doubt.incarnations = {masterid: overdue[masterid][2] for masterid in expired}
     # Committed, and known to be.
-    del conn.memo[_Doubt]
-    return [model_of((*overdue[one][:2], False, overdue[one][4])) for one in expired]
+    doubt.incarnations = {}
+    doubt.expired += [model_of((*overdue[one][:2], False, overdue[one][4])) for one in expired]
 
 
 def _without_held_claims(conn: Connection, masterids: list[int]) -> list[int]:
@@ -98,36 +104,33 @@ def _without_held_claims(conn: Connection, masterids: list[int]) -> list[int]:
 
 
 @dataclass
-class _Doubt:
-    """What the last try of a call was about to expire, if its answer was lost."""
+class Doubt:
+    """Whom a call has expired, and whom the last of its tries may have, if its answer was lost."""
 
-    #: What the call writes into the rows that it expires.
-    stamp: int = field(default_factory=new_stamp)
-    #: Whom, and in which incarnation.
+    #: What that try wrote into the rows that it expired.
+    stamp: int = 0
+    #: Whom it was about to expire, and in which incarnation.
     incarnations: dict[int, int] = field(default_factory=dict)
-    #: Whom earlier tries have surely expired.
-    certain: list[MasterModel] = field(default_factory=list)
+    #: Whom the call has surely expired.
+    expired: list[MasterModel] = field(default_factory=list)
 
-
-def _expired_before(conn: Connection) -> list[MasterModel]:
-    """Whom earlier tries of this call have expired, once that is settled."""
-    doubt: _Doubt | None = conn.memo.get(_Doubt)
-    if doubt is None:
-        return []
-    # The lock waits for the last try, should it still be under way.
-    rows = {
-        row[0]: row for row in rows_of_masters(conn, "lock_masters", sorted(doubt.incarnations), {})
-    }
-    ours = []
-    for masterid, expired in doubt.incarnations.items():
-        *model, incarnation, stamp = rows.get(masterid, (None, None))
-        if stamp == doubt.stamp:
-            ours.append(model_of(model))
-        elif incarnation != expired:
+    def settle(self, conn: Connection) -> None:
+        """Find out what the last try has done; OutcomeUnknownError if that cannot be told."""
+        if not self.incarnations:
+            return
+        # The lock waits for that try, should it still be under way.
+        found = rows_of_masters(conn, "lock_masters", sorted(self.incarnations), {})
+        rows = {row[0]: row for row in found}
+        incarnations, self.incarnations = self.incarnations, {}
+        unknown = []
+        for masterid, incarnation in incarnations.items():
+            *model, current, stamp = rows.get(masterid, (None, None))
+            if stamp == self.stamp:
+                self.expired.append(model_of(model))
+            elif current != incarnation:
+                unknown.append(masterid)
+        if unknown:
             raise OutcomeUnknownError(
                 f"the answer to expireMasters was lost; whether it was this call that expired"
-                f" master {masterid}, which has been active or forgotten since, cannot be told"
+                f" masters {unknown}, active or forgotten since, cannot be told"
             )
-    doubt.incarnations = {}
-    doubt.certain += ours
-    return doubt.certain

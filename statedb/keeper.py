@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from statedb.detector import FailureDetector
 from statedb.executor import Executor
-from statedb.expiry import expire_silent_masters
+from statedb.expiry import Doubt, expire_silent_masters
 from statedb.masterrows import MasterModel
 from statedb.names import shown
 from statedb.place import Place, check_in, look_around
@@ -59,6 +59,7 @@ class Keeper:
         #: From before the last good check-in was sent: by the database's clock, it is due later.
         self._deadline = taken + expire_after
         self._detector = FailureDetector(2 * interval)
+        self._doubt = Doubt()
         name = f"statedb-member-{place.masterid}"
         self._thread: threading.Thread | None
         self._thread = threading.Thread(target=self._keep, name=name, daemon=True)
@@ -146,9 +147,10 @@ class Keeper:
         others = [one for one in sightings if one.masterid != self._place.masterid]
         self._detector.look(others, asked, now())
         silent = self._detector.silent()
-        if not silent:
+        if not silent and not self._doubt.incarnations:
             return
-        expired = self._await(self._executor.submit(expire_silent_masters, silent))
+        call = self._executor.submit(expire_silent_masters, silent, self._doubt)
+        expired = self._await(call)
         if expired:
             names = ", ".join(f"{one.id} ({shown(one.name)})" for one in expired)
             _log.warning("master %d has expired %s", self._place.masterid, names)
