@@ -79,7 +79,8 @@ def claim(
             raise _lost(masterid)
         owner, token = _take(conn, thing, token)
     if owner != masterid:
-        raise _taken(kind, name, owner)
+        found_owner = conn.fetch_one(conn.sql["select_master"], {"masterid": owner})
+        raise _taken(kind, name, owner, found_owner[1] if found_owner else None)
     return Claim(kind, name, masterid, token)
 
 

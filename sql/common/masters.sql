@@ -2,6 +2,9 @@
 -- their upserts.sql and locks.sql. Time is the database's clock, in microseconds since 1970.
 --
 -- In an UPDATE, MySQL sees the new values of the columns to the left: the order matters.
+--
+-- `+ 0` keeps MariaDB from finding the row by a second index, and locking other rows of it, and in
+-- another order than everybody else does: a check-in and an expiry would deadlock.
 
 -- name: select_master_id
 -- The id of a name; one look-up in the unique index.
@@ -109,7 +112,7 @@ SET heartbeats = heartbeats + 1,
     due = /*now*/ + expire_after
 WHERE id = %(masterid)s
   AND incarnation = %(incarnation)s
-  AND active = 1;
+  AND active + 0 = 1;
 
 -- name: update_master_left
 -- Marks a master inactive, if the place is still this incarnation's.
@@ -118,7 +121,7 @@ SET active = 0,
     due = NULL
 WHERE id = %(masterid)s
   AND incarnation = %(incarnation)s
-  AND active = 1;
+  AND active + 0 = 1;
 
 -- name: delete_master
 -- Deletes a master, which holds nothing.

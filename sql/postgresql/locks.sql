@@ -9,12 +9,14 @@ WHERE id = %(masterid)s
 FOR UPDATE;
 
 -- name: lock_active_master
--- The incarnation of an active master, which stays so until the transaction ends.
-SELECT incarnation
-FROM statedb_masters
+-- The incarnation of an active master, which stays so until the transaction ends. A lock alone would
+-- leave no trace: who ends the master at REPEATABLE READ, by a snapshot that does not show the claim
+-- made now, would leave it behind. So he meets a serialization failure.
+UPDATE statedb_masters
+SET active = 1
 WHERE id = %(masterid)s
   AND active = 1
-FOR SHARE;
+RETURNING incarnation;
 
 -- name: lock_masters
 -- Several masters, and which call expired each; waits until nobody else changes them.

@@ -1,0 +1,1 @@
+"""``python -m statedb demo``: what statedb promises, shown with three processes on one database."""
