@@ -55,8 +55,9 @@ def claim(
     claim a thing at once one gets it. With ``incarnation``, only that one of the master's may: a
     member's number, so that an older process of its name cannot. Raises AlreadyClaimedError, which
     names the owner, and MasterLostError for a master that is inactive, unknown, or another
-    incarnation. In an open transaction the master's check-ins wait for its end; and on MySQL at
-    REPEATABLE READ, who has the thing is judged by the transaction's snapshot.
+    incarnation. In an open transaction the master's check-ins, and on PostgreSQL its claims by
+    other connections, wait for the end; and on MySQL at REPEATABLE READ, who has the thing is judged
+    by the transaction's snapshot.
     """
     conn = adapt(conn)
     thing = _thing(conn, kind, name) | {"masterid": check_id(masterid, "a masterid")}

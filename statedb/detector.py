@@ -7,17 +7,25 @@ from dataclasses import dataclass
 
 from statedb.place import Sighting
 
+#: A gap of so many seconds is not too long for anybody's time, or a slow database would break all
+#: chains.
+LEAST_GAP = 0.5
 
-@dataclass
+
+@dataclass(frozen=True)
 class _Watched:
-    """A master's last movement that was seen."""
+    """A master that has not moved, as far as was seen, since that moment."""
 
-    incarnation: int
-    heartbeats: int
-    expire_after: float
-    #: When it was surely there, on this process's own clock.
+    last: Sighting
     since: float
-    overdue: bool
+
+    @property
+    def time_is_up_at(self) -> float:
+        return self.since + self.last.expire_after
+
+    def is_at(self, one: Sighting) -> bool:
+        """Whether it has not moved until this sighting either."""
+        return (self.last.incarnation, self.last.heartbeats) == (one.incarnation, one.heartbeats)
 
 
 class FailureDetector:
@@ -25,7 +33,8 @@ class FailureDetector:
 
     Where the chain breaks, because the database was away or this process stood still, nothing that
     was seen before counts: who did not move then may have been unable to. So may who is overdue by
-    a clock of the database's that jumped. Moments are this process's own, which goes on evenly.
+    a clock of the database's that jumped. Where a master's own time is short beside that gap, the
+    looks at it are closer together. Moments are this process's own, which goes on evenly.
     """
 
     def __init__(self, longest_gap: float) -> None:
@@ -35,37 +44,41 @@ class FailureDetector:
 
     def look(self, sightings: Iterable[Sighting], asked: float, answered: float) -> None:
         """Note what was seen at some moment between the two."""
-        if answered - self._last_look > self._longest_gap:
-            self._watched.clear()
+        gap = answered - self._last_look
         self._last_look = asked
         before, self._watched = self._watched, {}
         for one in sightings:
+            since = answered
             watched = before.get(one.masterid)
-            if watched is None or (watched.incarnation, watched.heartbeats) != (
-                one.incarnation,
-                one.heartbeats,
-            ):
-                watched = _Watched(
-                    one.incarnation, one.heartbeats, one.expire_after, answered, one.overdue
-                )
-            watched.expire_after, watched.overdue = one.expire_after, one.overdue
-            self._watched[one.masterid] = watched
+            if watched is not None and gap <= self._longest_gap_for(one) and watched.is_at(one):
+                since = watched.since
+            self._watched[one.masterid] = _Watched(one, since)
+
+    def _longest_gap_for(self, one: Sighting) -> float:
+        # Two thirds of its time, as two intervals are of who has three: in the rest it can move.
+        return min(self._longest_gap, max(one.expire_after * 2 / 3, LEAST_GAP))
 
     def silent(self) -> dict[int, tuple[int, int]]:
         """Incarnation and heartbeats of those who are overdue, and were watched for as long."""
         return {
-            masterid: (one.incarnation, one.heartbeats)
+            masterid: (one.last.incarnation, one.last.heartbeats)
             for masterid, one in self._watched.items()
-            if one.overdue and one.since + one.expire_after <= self._last_look
+            if one.last.overdue and one.time_is_up_at <= self._last_look
         }
 
     def next_look(self) -> float:
-        """When the first of those who are watched will have been silent for too long."""
+        """When to look again at the latest, for those whose time is not up yet."""
         return min(
             (
-                one.since + one.expire_after
+                self._next_look_at(one)
                 for one in self._watched.values()
-                if one.since + one.expire_after > self._last_look
+                if one.time_is_up_at > self._last_look
             ),
             default=float("inf"),
         )
+
+    def _next_look_at(self, one: _Watched) -> float:
+        """When its time will be up; earlier where it is overdue, so that no gap is too long."""
+        if not one.last.overdue:
+            return one.time_is_up_at
+        return min(one.time_is_up_at, self._last_look + one.last.expire_after / 3)

@@ -35,7 +35,8 @@ def expire_masters(conn: AnyConnection, expire_after: float | None = None) -> li
     look at once, each expiry is told to one of them at most; a check-in that commits first saves
     its master. It waits for nobody: a master that somebody has locked, or whose claim somebody
     holds in a transaction, is left for the next round. (On SQLite, where the only lock is on the
-    database, it waits for that.)
+    database, it waits for that; and in a transaction on MySQL at REPEATABLE READ, for who holds a
+    claim that is newer than the snapshot.)
     """
     conn = adapt(conn)
     silence = EXPIRE_AFTER

@@ -17,6 +17,10 @@ from statedb.masterrows import MasterModel
 from statedb.names import shown
 from statedb.place import Place, check_in, look_around
 
+#: How many seconds each call is given, or an interval if that is longer; less only where it would
+#: be more than half of ``expire_after``. A new connection takes its time.
+LEAST_PATIENCE = 2.0
+
 R = TypeVar("R")
 _log = logging.getLogger("statedb")
 
@@ -29,9 +33,9 @@ def now() -> float:
 class Keeper:
     """Checks in again and again until the place is lost or given back.
 
-    It waits for the database only by futures, whose executor it closes at its end, and so sees in
-    time that the place is in doubt, even while a check-in hangs. ``on_lost`` and ``on_expired``
-    return at once.
+    It waits for the database only by futures, of a sibling of the executor, and so sees in time
+    that the place is in doubt, even while a check-in hangs. ``on_lost`` and ``on_expired`` return
+    at once.
     """
 
     def __init__(
@@ -45,7 +49,8 @@ class Keeper:
         on_lost: Callable[[], None],
         on_expired: Callable[[list[MasterModel]], None],
     ) -> None:
-        self._executor = executor
+        patience = max(interval, min(LEAST_PATIENCE, expire_after / 2))
+        self._executor = executor.sibling(min(executor.timeout, patience))
         self._place = place
         self._interval = interval
         self._expire_after = expire_after
@@ -110,19 +115,21 @@ class Keeper:
 
     def _keep(self) -> None:
         due = now()
-        while self._pause(min(due, self._detector.next_look())):
-            checks_in = now() >= due
-            if not self._did(checks_in=checks_in) or self.is_late():
-                due = now() + self._interval * random.uniform(0.0, 0.25)
-            elif checks_in:
-                due = now() + self._interval * random.uniform(0.8, 1.0)
+        while self._pause(due):
+            done = self._check_in_and_look()
+            soon, late = (0.8, 1.0) if done and not self.is_late() else (0.0, 0.25)
+            due = now() + self._interval * random.uniform(soon, late)
+            due = min(due, self._detector.next_look())
         self._executor.close()
 
-    def _did(self, *, checks_in: bool) -> bool:
-        """Whether all that was to be done now was done."""
+    def _check_in_and_look(self) -> bool:
+        """Whether both were done.
+
+        One after the other: that others do not move says nothing while this one cannot either,
+        where what is stored can be read but not written.
+        """
         try:
-            if checks_in:
-                self._check_in()
+            self._check_in()
             if not self._ended.is_set():
                 self._expire_silent()
         except Exception as error:

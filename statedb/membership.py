@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("statedb")
 
-#: The shortest interval between check-ins, and the least time that each is given, in seconds.
-LEAST_INTERVAL, LEAST_TIMEOUT = 0.01, 0.5
+#: The shortest interval between check-ins, in seconds.
+LEAST_INTERVAL = 0.01
 
 
 class Member:
@@ -75,12 +75,15 @@ class Member:
         self._owner = owner
         self._on_expired = on_expired
         self._on_lost = on_lost
+        self._left = threading.Event()
+        self._callbacks: Callbacks | None = None
         taken = now()
         self._place = executor.run(take_place, name, self.expire_after)
         try:
-            self._callbacks = Callbacks() if on_expired or on_lost else None
+            if on_expired or on_lost:
+                self._callbacks = Callbacks()
             self._keeper = Keeper(
-                executor.sibling(min(executor.timeout, max(self.interval, LEAST_TIMEOUT))),
+                executor,
                 self._place,
                 taken,
                 interval=self.interval,
@@ -90,6 +93,8 @@ class Member:
             )
             self._keeper.start()
         except BaseException:
+            if self._callbacks is not None:
+                self._callbacks.end()
             self._give_back()
             raise
         _members.add(self)
@@ -158,7 +163,13 @@ class Member:
         _check_alone(self._executor, "leave()")
         try:
             if self._keeper.end():
-                self._give_back()
+                try:
+                    self._give_back()
+                finally:
+                    self._left.set()
+            elif not self.lost.is_set():
+                # Another thread may be about it.
+                self._left.wait(self._executor.timeout)
         finally:
             self._keeper.join()
             if self._callbacks is not None:

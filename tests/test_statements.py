@@ -21,6 +21,8 @@ each_file = pytest.mark.parametrize(
     "path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}"
 )
 
+# PostgreSQL locks an active master by writing it, so that an older snapshot than that is found out.
+LOCKS_BY_WRITING = "lock_active_master"
 # With which keyword a statement of that verb begins.
 VERBS = {
     "select": "SELECT",
@@ -91,7 +93,10 @@ def test_each_statement_has_one_comment_that_says_what_it_does(path: Path) -> No
 def test_a_statement_is_named_for_what_the_sql_does(path: Path) -> None:
     for name, _, statement in _blocks(path):
         assert re.fullmatch(r"[a-z]+(_[a-z]+)+", name)
-        assert " ".join(statement.split()).startswith(f"{VERBS[name.partition('_')[0]]} "), name
+        keyword = VERBS[name.partition("_")[0]]
+        if name == LOCKS_BY_WRITING and path.parent.name == "postgresql":
+            keyword = "UPDATE"
+        assert " ".join(statement.split()).startswith(f"{keyword} "), name
 
 
 @each_file

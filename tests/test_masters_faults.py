@@ -1,0 +1,572 @@
+"""Faults between masters: processes that die at each step, and answers that are lost."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from multiprocessing.connection import Connection as Pipe
+from typing import Any, NamedTuple
+
+import pytest
+from engines import Engine, OwnServer, chosen_engines
+from onlooker import Onlooker, Standing
+from proxy import Proxy
+
+import statedb
+from statedb import Claim, Database, MasterModel, OutcomeUnknownError
+from statedb.connection import adapt
+from statedb.masters import (
+    claim,
+    expire_masters,
+    find_master_id,
+    forget_master,
+    set_master_state,
+)
+from statedb.place import leave_place, take_place
+
+pytestmark = pytest.mark.once
+
+KIND = "builder"
+COMMIT = re.compile(r"^COMMIT$")
+BEGIN = re.compile(r"^BEGIN")
+
+
+@pytest.fixture
+def own(application: Callable[..., Any]) -> Any:
+    return application(autocommit=True)
+
+
+@pytest.fixture
+def onlooker(application: Callable[..., Any]) -> Onlooker:
+    return Onlooker(application(autocommit=True))
+
+
+# --- Processes that die -----------------------------------------------------------------------
+
+
+class _Mortal:
+    """Ends its process at a chosen one of the moments that it passes."""
+
+    def __init__(self, dies_at: int) -> None:
+        self._dies_at = dies_at
+        self._passed = 0
+        self.armed = False
+
+    def passes(self) -> None:
+        if self.armed:
+            if self._passed == self._dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._passed += 1
+
+
+class _MortalCursor:
+    """A driver's cursor before and after each of whose statements its process may end."""
+
+    def __init__(self, cursor: Any, mortal: _Mortal) -> None:
+        self._cursor = cursor
+        self._mortal = mortal
+
+    def execute(self, *statement: Any) -> Any:
+        self._mortal.passes()
+        answer = self._cursor.execute(*statement)
+        self._mortal.passes()
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+
+class _Order(NamedTuple):
+    """What a process is to do, how, and when to die."""
+
+    how: str
+    operation: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    dies_at: int
+
+
+def _serve(pipe: Pipe, engine_name: str, url: str) -> None:
+    """Fork a process for each order; this one has imported everything, and opens nothing."""
+    (engine,) = (one for one in chosen_engines() if one.name == engine_name)
+    statedb.dialects.for_url(url)
+    while (order := pipe.recv()) is not None:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                _obey(order, engine, url)
+                status = 0
+            finally:
+                os._exit(status)
+        pipe.send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def _obey(order: _Order, engine: Engine, url: str) -> None:
+    mortal = _Mortal(order.dies_at)
+    dialect = statedb.dialects.for_url(url)
+    statedb.dialects.register(
+        dataclasses.replace(dialect, cursor=lambda raw: _MortalCursor(dialect.cursor(raw), mortal))
+    )
+    if order.how == "database":
+        db = statedb.connect(url)
+        db.masters.thdGetMasters()
+        mortal.armed = True
+        db.run(order.operation, *order.arguments)
+    else:
+        own = engine.connect(url)
+        mortal.armed = True
+        order.operation(adapt(own), *order.arguments)
+        mortal.passes()
+        own.commit()
+        mortal.passes()
+
+
+@pytest.fixture
+def obey(engine: Engine, url: str) -> Iterator[Callable[[_Order], int]]:
+    """Has a process of its own obey an order; its exit code."""
+    context = multiprocessing.get_context("spawn")
+    pipe, far_end = context.Pipe()
+    process = context.Process(target=_serve, args=(far_end, engine.name, url))
+    process.start()
+    far_end.close()
+
+    def give(order: _Order) -> int:
+        pipe.send(order)
+        assert pipe.poll(60), "the process neither ends nor dies"
+        code: int = pipe.recv()
+        return code
+
+    try:
+        yield give
+    finally:
+        with contextlib.suppress(OSError):
+            pipe.send(None)
+        process.join(10)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        process.close()
+        pipe.close()
+
+
+HELD = {"a", "b", "c"}
+
+
+class _Victim(NamedTuple):
+    """A master as it is found: its row, and what it holds."""
+
+    standing: Standing | None
+    held: set[str]
+
+    def without_heartbeats(self) -> _Victim:
+        standing = self.standing
+        return self if standing is None else _Victim(standing._replace(heartbeats=0), self.held)
+
+
+def _found(onlooker: Onlooker, masterid: int) -> _Victim:
+    victim = _Victim(onlooker.masters().get(masterid), onlooker.held_by(masterid))
+    return victim.without_heartbeats()
+
+
+def _prepare(
+    act: str, own: Any, onlooker: Onlooker
+) -> tuple[int, Callable[..., Any], tuple[Any, ...]]:
+    """A master that is to be deactivated, and how."""
+    place = take_place(adapt(own), "victim", 600.0)
+    masterid = place.masterid
+    if act == "forget":
+        set_master_state(own, masterid, False)
+        return masterid, forget_master, (masterid,)
+    for name in HELD:
+        claim(own, masterid, KIND, name)
+    if act == "expire":
+        onlooker.silence(masterid)
+    ways: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        "set": (set_master_state, (masterid, False)),
+        "expire": (expire_masters, ()),
+        "leave": (leave_place, (place,)),
+        "join": (take_place, ("victim", 600.0)),
+    }
+    return masterid, *ways[act]
+
+
+def _afterwards(act: str, before: _Victim) -> _Victim:
+    if act == "forget":
+        return _Victim(None, set())
+    assert before.standing is not None
+    if act == "join":
+        incarnation = before.standing.incarnation + 1
+        return _Victim(before.standing._replace(incarnation=incarnation), set())
+    return _Victim(before.standing._replace(active=False), set())
+
+
+def _complete(own: Any, onlooker: Onlooker, masterid: int, *, by_expiry: bool) -> None:
+    """Another does what the dead process has not done, and is told just what there was to do."""
+    standing = onlooker.masters().get(masterid)
+    if standing is None or not standing.active:
+        assert set_master_state(own, masterid, False) is False
+        assert forget_master(own, masterid) is (standing is not None)
+    elif by_expiry:
+        onlooker.silence(masterid)
+        assert [one.id for one in expire_masters(own)] == [masterid]
+    else:
+        assert set_master_state(own, masterid, False) is True
+    assert expire_masters(own) == []
+    standing = onlooker.masters().get(masterid)
+    assert standing is None or not standing.active
+    assert onlooker.held_by(masterid) == set()
+
+
+@pytest.mark.parametrize("how", ["database", "application"])
+@pytest.mark.parametrize("act", ["set", "expire", "leave", "join", "forget"])
+def test_a_process_that_dies_while_it_deactivates_leaves_all_of_it_done_or_nothing(
+    own: Any, onlooker: Onlooker, obey: Callable[[_Order], int], act: str, how: str
+) -> None:
+    bystander = find_master_id(own, "bystander")
+    set_master_state(own, bystander, True)
+    claim(own, bystander, KIND, "the bystander's")
+    connections = onlooker.other_connections()
+    was_done = []
+    for moment in itertools.count():
+        masterid, operation, arguments = _prepare(act, own, onlooker)
+        before = _found(onlooker, masterid)
+        code = obey(_Order(how, operation, arguments, dies_at=moment))
+        assert onlooker.claims_without_an_active_master() == 0
+        deadline = time.monotonic() + 60
+        while onlooker.other_connections() > connections:
+            assert time.monotonic() < deadline, "the server has not noticed"
+            time.sleep(0.001)
+        found = _found(onlooker, masterid)
+        assert found in (before, _afterwards(act, before))
+        was_done.append(found != before)
+        assert onlooker.claims_without_an_active_master() == 0
+        _complete(own, onlooker, masterid, by_expiry=moment % 2 == 0)
+        assert onlooker.held_by(bystander) == {"the bystander's"}
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    # Before and after each of four statements at least; from some moment on it is done.
+    assert len(was_done) > 8
+    assert was_done == sorted(was_done)
+    assert was_done[0] is False
+    # After COMMIT, too, it has died.
+    assert was_done[-2:] == [True, True]
+
+
+# --- Answers that are lost --------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(server_engine: OwnServer) -> Iterator[Proxy]:
+    server = server_engine.server
+    assert server is not None
+    with Proxy(server.port, server.protocol) as between:
+        yield between
+
+
+@pytest.fixture
+def far(server_engine: OwnServer, url: str, proxy: Proxy) -> Iterator[Database]:
+    """The test's database, through the proxy, one connection of it open."""
+    assert server_engine.server is not None
+    far_url = server_engine.server.url(url.rpartition("/")[2], proxy.port)
+    with statedb.connect(far_url, timeout=40) as db:
+        db.masters.thdGetMasters()
+        proxy.forget()
+        yield db
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(params=["sync", "future"])
+def ask(request: pytest.FixtureRequest, far: Database) -> Ask:
+    """Calls a connector's operation through the proxy, in one form or the other."""
+
+    def call(name: str, *arguments: Any) -> Any:
+        if request.param == "sync":
+            return getattr(far.masters, f"thd{name[0].upper()}{name[1:]}")(*arguments)
+        return getattr(far.masters, name)(*arguments).result(timeout=120)
+
+    return call
+
+
+@pytest.fixture
+def asked(ask: Ask) -> Iterator[Callable[..., Future[Any]]]:
+    """The same on a thread of its own, so that something can happen meanwhile."""
+    with ThreadPoolExecutor(1) as executor:
+        yield lambda *arguments: executor.submit(ask, *arguments)
+
+
+@pytest.fixture
+def silent(own: Any, onlooker: Onlooker) -> list[int]:
+    """Two masters that are overdue, each holding something."""
+    masterids = []
+    for name in ("silent", "silent too"):
+        masterid = find_master_id(own, name)
+        set_master_state(own, masterid, True)
+        claim(own, masterid, KIND, name)
+        onlooker.silence(masterid)
+        masterids.append(masterid)
+    return masterids
+
+
+STEPS: dict[str, str | re.Pattern[str]] = {
+    "look": "UNION ALL",
+    "begin": BEGIN,
+    "lock of masters": "incarnation, heartbeats, last_active",
+    "count of claims": "COUNT(masterid)",
+    "lock of claims": re.compile(r"^SELECT masterid\s+FROM statedb_claims\b.*LOCKED", re.DOTALL),
+    "expiry": "expiry_stamp =",
+    "release": "UPDATE statedb_claims",
+    "commit": COMMIT,
+}
+READ_BACK = "incarnation, expiry_stamp"
+
+
+def _ids(masters: list[MasterModel]) -> list[int]:
+    return [one.id for one in masters]
+
+
+def _are_expired(onlooker: Onlooker, masterids: list[int]) -> bool:
+    masters = onlooker.masters()
+    return not any(masters[one].active or onlooker.held_by(one) for one in masterids)
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+@pytest.mark.parametrize("step", STEPS)
+def test_an_expiry_whose_answer_was_lost_is_reported_once(
+    ask: Ask, proxy: Proxy, onlooker: Onlooker, silent: list[int], step: str, cut: str
+) -> None:
+    getattr(proxy, cut)(STEPS[step])
+    assert _ids(ask("expireMasters")) == silent
+    # All of it was tried twice, or the answer to COMMIT was, and then read back.
+    looks = sum("UNION ALL" in one for one in proxy.statements)
+    reads = sum(READ_BACK in one for one in proxy.statements)
+    assert (looks, reads) == (2, int(step == "commit"))
+    assert _are_expired(onlooker, silent)
+    assert ask("expireMasters") == []
+
+
+def test_an_expiry_is_reported_once_however_often_its_answer_is_lost(
+    ask: Ask, proxy: Proxy, onlooker: Onlooker, silent: list[int], own: Any
+) -> None:
+    proxy.cut_before(COMMIT, times=2)
+    assert _ids(ask("expireMasters")) == silent
+    assert sum(READ_BACK in one for one in proxy.statements) == 2
+    for masterid in silent:
+        set_master_state(own, masterid, True)
+        onlooker.silence(masterid)
+    proxy.cut_after(COMMIT)
+    proxy.cut_after(READ_BACK)
+    proxy.cut_before(READ_BACK)
+    proxy.cut_after("UNION ALL")
+    assert _ids(ask("expireMasters")) == silent
+    assert _are_expired(onlooker, silent)
+    assert ask("expireMasters") == []
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_commit_still_under_way_is_waited_for(
+    asked: Callable[..., Future[Any]],
+    far: Database,
+    proxy: Proxy,
+    own: Any,
+    onlooker: Onlooker,
+    silent: list[int],
+    commits: bool,
+) -> None:
+    dialect, raw, session = far.run(
+        lambda conn: (
+            conn.dialect,
+            conn.raw,
+            conn.raw.thread_id() if conn.dialect.name == "mysql" else conn.raw.info.backend_pid,
+        )
+    )
+    held = proxy.hold_before(COMMIT)
+    future = asked("expireMasters")
+    assert held.arrived.wait(60)
+    # The client loses its connection, but COMMIT is on its way, and the server knows nothing.
+    dialect.cut(raw)
+    deadline = time.monotonic() + 30
+    while not any(READ_BACK in one for one in proxy.statements):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not wait([future], 0.5).done
+    assert all(onlooker.masters()[one].active for one in silent)
+    if commits:
+        held.release()
+    elif dialect.name == "mysql":
+        own.cursor().execute(f"KILL {session}")
+    else:
+        own.cursor().execute(f"SELECT pg_terminate_backend({session})")
+    assert _ids(future.result(timeout=120)) == silent
+    assert sum("expiry_stamp =" in one for one in proxy.statements) == (1 if commits else 2)
+    assert _are_expired(onlooker, silent)
+    assert _ids(expire_masters(own)) == []
+
+
+def test_who_is_active_again_before_the_answer_is_read_back_was_expired_all_the_same(
+    asked: Callable[..., Future[Any]], proxy: Proxy, own: Any, onlooker: Onlooker, silent: list[int]
+) -> None:
+    proxy.cut_after(COMMIT)
+    held = proxy.hold_before(READ_BACK)
+    future = asked("expireMasters")
+    assert held.arrived.wait(60)
+    assert set_master_state(own, silent[0], True) is True
+    held.release()
+    expired = future.result(timeout=120)
+    assert [(one.id, one.active) for one in expired] == [(silent[0], True), (silent[1], False)]
+    assert [onlooker.masters()[one].active for one in silent] == [True, False]
+    assert _ids(expire_masters(own)) == []
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+@pytest.mark.parametrize("act", ["expired again", "forgotten"])
+def test_who_was_expired_again_or_forgotten_before_that_leaves_it_unknown(
+    asked: Callable[..., Future[Any]],
+    proxy: Proxy,
+    own: Any,
+    onlooker: Onlooker,
+    silent: list[int],
+    cut: str,
+    act: str,
+) -> None:
+    getattr(proxy, cut)(COMMIT)
+    held = proxy.hold_before(READ_BACK)
+    future = asked("expireMasters")
+    assert held.arrived.wait(60)
+    # Undone or not: the server has noticed by then, for this waits for its lock.
+    assert set_master_state(own, silent[0], False) is (cut == "cut_before")
+    if act == "forgotten":
+        assert forget_master(own, silent[0]) is True
+    else:
+        assert set_master_state(own, silent[0], True) is True
+        onlooker.silence(silent[0])
+        expired = _ids(expire_masters(own))
+        assert expired[0] == silent[0]
+    held.release()
+    with pytest.raises(OutcomeUnknownError, match=rf"expired masters? \[?{silent[0]}\b.* be told"):
+        future.result(timeout=120)
+
+
+def test_whom_another_has_expired_instead_is_reported_by_the_other_only(
+    asked: Callable[..., Future[Any]], proxy: Proxy, own: Any, onlooker: Onlooker, silent: list[int]
+) -> None:
+    proxy.cut_before(COMMIT)
+    held = proxy.hold_before(READ_BACK)
+    future = asked("expireMasters")
+    assert held.arrived.wait(60)
+    others: list[int] = []
+    deadline = time.monotonic() + 30
+    while not others:  # until the server has noticed, they are locked, and left
+        assert time.monotonic() < deadline
+        others = _ids(expire_masters(own))
+    held.release()
+    assert others == silent
+    assert future.result(timeout=120) == []
+    assert _are_expired(onlooker, silent)
+
+
+# --- Other operations' lost answers -----------------------------------------------------------
+
+
+@pytest.fixture
+def active(own: Any) -> int:
+    """A master that is active, and holds one thing."""
+    masterid = find_master_id(own, "active")
+    set_master_state(own, masterid, True)
+    claim(own, masterid, KIND, "held")
+    return masterid
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_a_claim_whose_answer_was_lost_is_done_again(
+    ask: Ask, proxy: Proxy, onlooker: Onlooker, active: int, cut: str
+) -> None:
+    # PostgreSQL's lock is an UPDATE.
+    lock = re.compile("^SELECT incarnation|^UPDATE statedb_masters")
+    new = ["claimant.active", BEGIN, lock, "INSERT INTO statedb_claims", COMMIT]
+    again = ["claimant.active", BEGIN, lock, "UPDATE statedb_claims", "SELECT token", COMMIT]
+    for number, statement in enumerate(new):
+        getattr(proxy, cut)(statement)
+        expected = Claim(KIND, f"thing {number}", active, 1)
+        assert ask("claim", active, KIND, f"thing {number}") == expected
+        assert onlooker.claims()[f"thing {number}"] == (active, 1)
+    for token, statement in enumerate(again, 2):
+        assert ask("release", active, KIND, "thing 0") is True
+        getattr(proxy, cut)(statement)
+        assert ask("claim", active, KIND, "thing 0").token == token
+        assert onlooker.claims()["thing 0"] == (active, token)
+    assert sum("claimant.active" in one for one in proxy.statements) == 2 * len(new + again)
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_a_masters_id_whose_answer_was_lost_is_the_one_that_was_given(
+    ask: Ask, proxy: Proxy, onlooker: Onlooker, cut: str
+) -> None:
+    getattr(proxy, cut)("INSERT INTO statedb_masters")
+    masterid = ask("findMasterId", "new")
+    assert list(onlooker.masters()) == [masterid]
+    getattr(proxy, cut)("SELECT id")
+    assert ask("findMasterId", "new") == masterid
+    assert sum(one.startswith("SELECT id") for one in proxy.statements) == 4
+    assert list(onlooker.masters()) == [masterid]
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_a_deactivation_whose_commit_was_lost_is_unknown_and_the_row_tells(
+    ask: Ask, proxy: Proxy, onlooker: Onlooker, active: int, cut: str
+) -> None:
+    getattr(proxy, cut)(COMMIT)
+    with pytest.raises(OutcomeUnknownError, match="the answer to set_master_state was lost"):
+        ask("setMasterState", active, False)
+    done = cut == "cut_after"
+    assert onlooker.masters()[active].active is not done
+    assert onlooker.held_by(active) == (set() if done else {"held"})
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_a_release_whose_answer_was_lost_is_unknown_and_the_row_tells(
+    ask: Ask, proxy: Proxy, onlooker: Onlooker, active: int, cut: str
+) -> None:
+    getattr(proxy, cut)("UPDATE statedb_claims")
+    with pytest.raises(OutcomeUnknownError, match="the answer to release was lost"):
+        ask("release", active, KIND, "held")
+    assert onlooker.claims() == {"held": (None if cut == "cut_after" else active, 1)}
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_a_forgetting_whose_commit_was_lost_is_unknown_and_the_row_tells(
+    ask: Ask, proxy: Proxy, onlooker: Onlooker, active: int, own: Any, cut: str
+) -> None:
+    set_master_state(own, active, False)
+    getattr(proxy, cut)(COMMIT)
+    with pytest.raises(OutcomeUnknownError, match="the answer to forget_master was lost"):
+        ask("forgetMaster", active)
+    assert (active in onlooker.masters()) is (cut == "cut_before")
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_what_cannot_have_been_committed_is_done_again(
+    ask: Ask, proxy: Proxy, onlooker: Onlooker, active: int, cut: str
+) -> None:
+    for statement in (BEGIN, "SELECT active", "UPDATE statedb_masters", "UPDATE statedb_claims"):
+        getattr(proxy, cut)(statement)
+        assert ask("setMasterState", active, False) is True
+        assert _are_expired(onlooker, [active])
+        assert ask("setMasterState", active, True) is True
+        assert ask("claim", active, KIND, "held").masterid == active
+    assert ask("setMasterState", active, False) is True
+    for statement in (BEGIN, "SELECT active", "DELETE FROM statedb_masters"):
+        getattr(proxy, cut)(statement)
+        assert ask("forgetMaster", active) is True
+        assert onlooker.masters() == {}
+        active = ask("findMasterId", "active")
