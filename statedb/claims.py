@@ -56,8 +56,8 @@ def claim(
     member's number, so that an older process of its name cannot. Raises AlreadyClaimedError, which
     names the owner, and MasterLostError for a master that is inactive, unknown, or another
     incarnation. In an open transaction the master's check-ins, and on PostgreSQL its claims by
-    other connections, wait for the end; and on MySQL at REPEATABLE READ, who has the thing is judged
-    by the transaction's snapshot.
+    other connections, wait for the end; and on MySQL at REPEATABLE READ the snapshot says who has
+    the thing.
     """
     conn = adapt(conn)
     thing = _thing(conn, kind, name) | {"masterid": check_id(masterid, "a masterid")}
