@@ -21,13 +21,15 @@ from statedb.place import Place, check_in, look_around
 #: be more than half of ``expire_after``. A new connection takes its time.
 LEAST_PATIENCE = 2.0
 
+_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
 R = TypeVar("R")
 _log = logging.getLogger("statedb")
 
 
 def now() -> float:
     """This process's own clock, which nobody sets; on Linux it goes on while the host sleeps."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.clock_gettime(_CLOCK) if _CLOCK is not None else time.monotonic()
 
 
 class Keeper:

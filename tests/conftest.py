@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from engines import Engine, OwnServer, chosen_engines
+from proxy import Proxy
 
 import statedb
 from statedb import Database
@@ -91,6 +92,42 @@ def stored(engine: Engine, url: str) -> Iterator[Callable[..., Any]]:
             return statedb.state.get_state(second, objectid, name, ABSENT)
 
         yield read
+
+
+@pytest.fixture
+def second(application: Callable[..., Any]) -> Any:
+    """Another connection than the caller's, of the driver's own, on which to see what is there."""
+    return application(autocommit=True)
+
+
+@pytest.fixture
+def impatient(engine: Engine, application: Callable[..., Any]) -> Any:
+    """A connection of the driver's own, in autocommit, that waits for no lock for long."""
+    if engine.name == "sqlite":
+        return application(autocommit=True, timeout=0.1)
+    own = application(autocommit=True)
+    own.cursor().execute(
+        "SET lock_timeout = 500"
+        if engine.name.startswith("postgresql")
+        else "SET innodb_lock_wait_timeout = 1"
+    )
+    return own
+
+
+@pytest.fixture
+def proxy(server_engine: OwnServer) -> Iterator[Proxy]:
+    """A proxy before the engine's server."""
+    server = server_engine.server
+    assert server is not None
+    with Proxy(server.port, server.protocol) as between:
+        yield between
+
+
+@pytest.fixture
+def far_url(server_engine: OwnServer, url: str, proxy: Proxy) -> str:
+    """The test's database, through the proxy."""
+    assert server_engine.server is not None
+    return server_engine.server.url(url.rpartition("/")[2], proxy.port)
 
 
 class _Absent:

@@ -43,26 +43,6 @@ Hold = Callable[[Claim], None]
 UNKNOWN = 987_654_321
 
 
-@pytest.fixture
-def second(application: Connect) -> Any:
-    """Another connection than the caller's, of the driver's own, on which to see what is there."""
-    return application(autocommit=True)
-
-
-@pytest.fixture
-def impatient(engine: Engine, application: Connect) -> Any:
-    """A connection of the driver's own, in autocommit, that waits for no lock for long."""
-    if engine.name == "sqlite":
-        return application(autocommit=True, timeout=0.1)
-    own = application(autocommit=True)
-    own.cursor().execute(
-        "SET lock_timeout = 500"
-        if engine.name.startswith("postgresql")
-        else "SET innodb_lock_wait_timeout = 1"
-    )
-    return own
-
-
 #: How the drivers say that somebody else has locked what is wanted.
 LOCKED = "database is locked|lock timeout|Lock wait timeout"
 

@@ -30,21 +30,6 @@ COMMIT = re.compile(r"^COMMIT$")
 
 
 @pytest.fixture
-def proxy(server_engine: OwnServer) -> Iterator[Proxy]:
-    server = server_engine.server
-    assert server is not None
-    with Proxy(server.port, server.protocol) as between:
-        yield between
-
-
-@pytest.fixture
-def far_url(server_engine: OwnServer, url: str, proxy: Proxy) -> str:
-    """The test's database, through the proxy."""
-    assert server_engine.server is not None
-    return server_engine.server.url(url.rpartition("/")[2], proxy.port)
-
-
-@pytest.fixture
 def far(far_url: str) -> Iterator[Database]:
     with statedb.connect(far_url, timeout=20) as db:
         yield db

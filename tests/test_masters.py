@@ -49,12 +49,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @pytest.fixture
-def second(application: Connect) -> Any:
-    """Another connection than the caller's, of the driver's own, on which to see what is there."""
-    return application(autocommit=True)
-
-
-@pytest.fixture
 def masterid(call: Call) -> int:
     """A master that is active."""
     found: int = call(find_master_id, "host:/base")

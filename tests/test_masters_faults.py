@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection as Pipe
 from typing import Any, NamedTuple
 
 import pytest
-from engines import Engine, OwnServer, chosen_engines
+from engines import Engine, chosen_engines
 from onlooker import Onlooker, Standing
 from proxy import Proxy
 
@@ -37,11 +37,6 @@ pytestmark = pytest.mark.once
 KIND = "builder"
 COMMIT = re.compile(r"^COMMIT$")
 BEGIN = re.compile(r"^BEGIN")
-
-
-@pytest.fixture
-def own(application: Callable[..., Any]) -> Any:
-    return application(autocommit=True)
 
 
 @pytest.fixture
@@ -177,16 +172,16 @@ def _found(onlooker: Onlooker, masterid: int) -> _Victim:
 
 
 def _prepare(
-    act: str, own: Any, onlooker: Onlooker
+    act: str, second: Any, onlooker: Onlooker
 ) -> tuple[int, Callable[..., Any], tuple[Any, ...]]:
     """A master that is to be deactivated, and how."""
-    place = take_place(adapt(own), "victim", 600.0)
+    place = take_place(adapt(second), "victim", 600.0)
     masterid = place.masterid
     if act == "forget":
-        set_master_state(own, masterid, False)
+        set_master_state(second, masterid, False)
         return masterid, forget_master, (masterid,)
     for name in HELD:
-        claim(own, masterid, KIND, name)
+        claim(second, masterid, KIND, name)
     if act == "expire":
         onlooker.silence(masterid)
     ways: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
@@ -208,18 +203,18 @@ def _afterwards(act: str, before: _Victim) -> _Victim:
     return _Victim(before.standing._replace(active=False), set())
 
 
-def _complete(own: Any, onlooker: Onlooker, masterid: int, *, by_expiry: bool) -> None:
+def _complete(second: Any, onlooker: Onlooker, masterid: int, *, by_expiry: bool) -> None:
     """Another does what the dead process has not done, and is told just what there was to do."""
     standing = onlooker.masters().get(masterid)
     if standing is None or not standing.active:
-        assert set_master_state(own, masterid, False) is False
-        assert forget_master(own, masterid) is (standing is not None)
+        assert set_master_state(second, masterid, False) is False
+        assert forget_master(second, masterid) is (standing is not None)
     elif by_expiry:
         onlooker.silence(masterid)
-        assert [one.id for one in expire_masters(own)] == [masterid]
+        assert [one.id for one in expire_masters(second)] == [masterid]
     else:
-        assert set_master_state(own, masterid, False) is True
-    assert expire_masters(own) == []
+        assert set_master_state(second, masterid, False) is True
+    assert expire_masters(second) == []
     standing = onlooker.masters().get(masterid)
     assert standing is None or not standing.active
     assert onlooker.held_by(masterid) == set()
@@ -228,15 +223,15 @@ def _complete(own: Any, onlooker: Onlooker, masterid: int, *, by_expiry: bool) -
 @pytest.mark.parametrize("how", ["database", "application"])
 @pytest.mark.parametrize("act", ["set", "expire", "leave", "join", "forget"])
 def test_a_process_that_dies_while_it_deactivates_leaves_all_of_it_done_or_nothing(
-    own: Any, onlooker: Onlooker, obey: Callable[[_Order], int], act: str, how: str
+    second: Any, onlooker: Onlooker, obey: Callable[[_Order], int], act: str, how: str
 ) -> None:
-    bystander = find_master_id(own, "bystander")
-    set_master_state(own, bystander, True)
-    claim(own, bystander, KIND, "the bystander's")
+    bystander = find_master_id(second, "bystander")
+    set_master_state(second, bystander, True)
+    claim(second, bystander, KIND, "the bystander's")
     connections = onlooker.other_connections()
     was_done = []
     for moment in itertools.count():
-        masterid, operation, arguments = _prepare(act, own, onlooker)
+        masterid, operation, arguments = _prepare(act, second, onlooker)
         before = _found(onlooker, masterid)
         code = obey(_Order(how, operation, arguments, dies_at=moment))
         assert onlooker.claims_without_an_active_master() == 0
@@ -248,7 +243,7 @@ def test_a_process_that_dies_while_it_deactivates_leaves_all_of_it_done_or_nothi
         assert found in (before, _afterwards(act, before))
         was_done.append(found != before)
         assert onlooker.claims_without_an_active_master() == 0
-        _complete(own, onlooker, masterid, by_expiry=moment % 2 == 0)
+        _complete(second, onlooker, masterid, by_expiry=moment % 2 == 0)
         assert onlooker.held_by(bystander) == {"the bystander's"}
         if code == 0:
             break
@@ -265,18 +260,8 @@ def test_a_process_that_dies_while_it_deactivates_leaves_all_of_it_done_or_nothi
 
 
 @pytest.fixture
-def proxy(server_engine: OwnServer) -> Iterator[Proxy]:
-    server = server_engine.server
-    assert server is not None
-    with Proxy(server.port, server.protocol) as between:
-        yield between
-
-
-@pytest.fixture
-def far(server_engine: OwnServer, url: str, proxy: Proxy) -> Iterator[Database]:
+def far(far_url: str, proxy: Proxy) -> Iterator[Database]:
     """The test's database, through the proxy, one connection of it open."""
-    assert server_engine.server is not None
-    far_url = server_engine.server.url(url.rpartition("/")[2], proxy.port)
     with statedb.connect(far_url, timeout=40) as db:
         db.masters.thdGetMasters()
         proxy.forget()
@@ -306,13 +291,13 @@ def asked(ask: Ask) -> Iterator[Callable[..., Future[Any]]]:
 
 
 @pytest.fixture
-def silent(own: Any, onlooker: Onlooker) -> list[int]:
+def silent(second: Any, onlooker: Onlooker) -> list[int]:
     """Two masters that are overdue, each holding something."""
     masterids = []
     for name in ("silent", "silent too"):
-        masterid = find_master_id(own, name)
-        set_master_state(own, masterid, True)
-        claim(own, masterid, KIND, name)
+        masterid = find_master_id(second, name)
+        set_master_state(second, masterid, True)
+        claim(second, masterid, KIND, name)
         onlooker.silence(masterid)
         masterids.append(masterid)
     return masterids
@@ -356,13 +341,13 @@ def test_an_expiry_whose_answer_was_lost_is_reported_once(
 
 
 def test_an_expiry_is_reported_once_however_often_its_answer_is_lost(
-    ask: Ask, proxy: Proxy, onlooker: Onlooker, silent: list[int], own: Any
+    ask: Ask, proxy: Proxy, onlooker: Onlooker, silent: list[int], second: Any
 ) -> None:
     proxy.cut_before(COMMIT, times=2)
     assert _ids(ask("expireMasters")) == silent
     assert sum(READ_BACK in one for one in proxy.statements) == 2
     for masterid in silent:
-        set_master_state(own, masterid, True)
+        set_master_state(second, masterid, True)
         onlooker.silence(masterid)
     proxy.cut_after(COMMIT)
     proxy.cut_after(READ_BACK)
@@ -378,7 +363,7 @@ def test_a_commit_still_under_way_is_waited_for(
     asked: Callable[..., Future[Any]],
     far: Database,
     proxy: Proxy,
-    own: Any,
+    second: Any,
     onlooker: Onlooker,
     silent: list[int],
     commits: bool,
@@ -404,28 +389,32 @@ def test_a_commit_still_under_way_is_waited_for(
     if commits:
         held.release()
     elif dialect.name == "mysql":
-        own.cursor().execute(f"KILL {session}")
+        second.cursor().execute(f"KILL {session}")
     else:
-        own.cursor().execute(f"SELECT pg_terminate_backend({session})")
+        second.cursor().execute(f"SELECT pg_terminate_backend({session})")
     assert _ids(future.result(timeout=120)) == silent
     assert sum("expiry_stamp =" in one for one in proxy.statements) == (1 if commits else 2)
     assert _are_expired(onlooker, silent)
-    assert _ids(expire_masters(own)) == []
+    assert _ids(expire_masters(second)) == []
 
 
 def test_who_is_active_again_before_the_answer_is_read_back_was_expired_all_the_same(
-    asked: Callable[..., Future[Any]], proxy: Proxy, own: Any, onlooker: Onlooker, silent: list[int]
+    asked: Callable[..., Future[Any]],
+    proxy: Proxy,
+    second: Any,
+    onlooker: Onlooker,
+    silent: list[int],
 ) -> None:
     proxy.cut_after(COMMIT)
     held = proxy.hold_before(READ_BACK)
     future = asked("expireMasters")
     assert held.arrived.wait(60)
-    assert set_master_state(own, silent[0], True) is True
+    assert set_master_state(second, silent[0], True) is True
     held.release()
     expired = future.result(timeout=120)
     assert [(one.id, one.active) for one in expired] == [(silent[0], True), (silent[1], False)]
     assert [onlooker.masters()[one].active for one in silent] == [True, False]
-    assert _ids(expire_masters(own)) == []
+    assert _ids(expire_masters(second)) == []
 
 
 @pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
@@ -433,7 +422,7 @@ def test_who_is_active_again_before_the_answer_is_read_back_was_expired_all_the_
 def test_who_was_expired_again_or_forgotten_before_that_leaves_it_unknown(
     asked: Callable[..., Future[Any]],
     proxy: Proxy,
-    own: Any,
+    second: Any,
     onlooker: Onlooker,
     silent: list[int],
     cut: str,
@@ -444,13 +433,13 @@ def test_who_was_expired_again_or_forgotten_before_that_leaves_it_unknown(
     future = asked("expireMasters")
     assert held.arrived.wait(60)
     # Undone or not: the server has noticed by then, for this waits for its lock.
-    assert set_master_state(own, silent[0], False) is (cut == "cut_before")
+    assert set_master_state(second, silent[0], False) is (cut == "cut_before")
     if act == "forgotten":
-        assert forget_master(own, silent[0]) is True
+        assert forget_master(second, silent[0]) is True
     else:
-        assert set_master_state(own, silent[0], True) is True
+        assert set_master_state(second, silent[0], True) is True
         onlooker.silence(silent[0])
-        expired = _ids(expire_masters(own))
+        expired = _ids(expire_masters(second))
         assert expired[0] == silent[0]
     held.release()
     with pytest.raises(OutcomeUnknownError, match=rf"expired masters? \[?{silent[0]}\b.* be told"):
@@ -458,7 +447,11 @@ def test_who_was_expired_again_or_forgotten_before_that_leaves_it_unknown(
 
 
 def test_whom_another_has_expired_instead_is_reported_by_the_other_only(
-    asked: Callable[..., Future[Any]], proxy: Proxy, own: Any, onlooker: Onlooker, silent: list[int]
+    asked: Callable[..., Future[Any]],
+    proxy: Proxy,
+    second: Any,
+    onlooker: Onlooker,
+    silent: list[int],
 ) -> None:
     proxy.cut_before(COMMIT)
     held = proxy.hold_before(READ_BACK)
@@ -468,7 +461,7 @@ def test_whom_another_has_expired_instead_is_reported_by_the_other_only(
     deadline = time.monotonic() + 30
     while not others:  # until the server has noticed, they are locked, and left
         assert time.monotonic() < deadline
-        others = _ids(expire_masters(own))
+        others = _ids(expire_masters(second))
     held.release()
     assert others == silent
     assert future.result(timeout=120) == []
@@ -479,11 +472,11 @@ def test_whom_another_has_expired_instead_is_reported_by_the_other_only(
 
 
 @pytest.fixture
-def active(own: Any) -> int:
+def active(second: Any) -> int:
     """A master that is active, and holds one thing."""
-    masterid = find_master_id(own, "active")
-    set_master_state(own, masterid, True)
-    claim(own, masterid, KIND, "held")
+    masterid = find_master_id(second, "active")
+    set_master_state(second, masterid, True)
+    claim(second, masterid, KIND, "held")
     return masterid
 
 
@@ -545,9 +538,9 @@ def test_a_release_whose_answer_was_lost_is_unknown_and_the_row_tells(
 
 @pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
 def test_a_forgetting_whose_commit_was_lost_is_unknown_and_the_row_tells(
-    ask: Ask, proxy: Proxy, onlooker: Onlooker, active: int, own: Any, cut: str
+    ask: Ask, proxy: Proxy, onlooker: Onlooker, active: int, second: Any, cut: str
 ) -> None:
-    set_master_state(own, active, False)
+    set_master_state(second, active, False)
     getattr(proxy, cut)(COMMIT)
     with pytest.raises(OutcomeUnknownError, match="the answer to forget_master was lost"):
         ask("forgetMaster", active)

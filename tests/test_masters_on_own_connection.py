@@ -53,22 +53,6 @@ def _is_mysql(engine: Engine) -> bool:
     return engine.name.startswith(("mariadb", "mysql"))
 
 
-@pytest.fixture
-def second(application: Connect) -> Any:
-    """Another connection than the one under test, on which to see what is committed."""
-    return application(autocommit=True)
-
-
-@pytest.fixture
-def impatient(engine: Engine, application: Connect) -> Any:
-    """One more, that waits for no lock for long."""
-    if engine.name == "sqlite":
-        return application(autocommit=True, timeout=0.1)
-    own = application(autocommit=True)
-    _be_impatient(engine, own)
-    return own
-
-
 def _be_impatient(engine: Engine, own: Any) -> None:
     postgresql = _is_postgresql(engine)
     own.cursor().execute(
