@@ -34,7 +34,7 @@ class Callbacks:
         while (callback := self._queue.get()) is not None:
             try:
                 callback()
-            except Exception:
+            except BaseException:  # such as SystemExit: further callbacks are to be called
                 _log.exception("a callback of a member raised")
             # Or what it holds would live on while this thread waits.
             del callback

@@ -63,10 +63,11 @@ def claim(
     thing = _thing(conn, kind, name) | {"masterid": check_id(masterid, "a masterid")}
     # Plainly first: that a thing is taken, or one's own, is told without a lock that might wait for
     # whoever is within a transaction that holds the claim; perhaps for this very thread.
-    row = conn.fetch_one(conn.sql["select_claimant"], thing)
-    if row is None or not row[0] or incarnation not in (None, row[1]):
+    row = conn.fetch_one(conn.sql["select_claimant"], thing) or (0, 0, None, None, None)
+    active, current, token, owner, owner_name = row
+    # In a transaction, where a snapshot may be old, the lock decides.
+    if not conn.in_transaction and not (active and incarnation in (None, current)):
         raise _lost(masterid)
-    _, _, token, owner, owner_name = row
     if owner == masterid:
         found = Claim(kind, name, masterid, token)
         # A snapshot may be old; what is locked is not.
@@ -149,7 +150,8 @@ def hold_claim(conn: AnyConnection, claim: Claim) -> None:
     What the same transaction then writes cannot come from a master that has been expired: until it
     ends, nobody expires the master or releases the claim. So keep it short; on SQLite nobody else
     writes anything meanwhile. Several transactions of the owner's may hold it at once. Outside of
-    a transaction it is an UnusableConnectionError.
+    a transaction it is an UnusableConnectionError. In a deferred transaction of an application's on
+    SQLite it only has what is written after the claim was lost fail.
     """
     conn = adapt(conn)
     thing = _held(conn, claim)

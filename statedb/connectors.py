@@ -174,6 +174,8 @@ class MastersConnector(_Connector):
         the others expire it; so it expires others who are overdue by the database's clock and whom
         it has itself watched not move for as long.
 
+        It waits for a transaction in which a claim of this master is held.
+
         ``on_expired(masters)`` is told whom it has expired, and ``on_lost(member)``, once, that
         the place is lost; both on a thread of their own. Not to be called within a transaction.
         """

@@ -29,7 +29,7 @@ class _Watched:
 
 
 class FailureDetector:
-    """Watches masters by a chain of looks, none more than ``longest_gap`` seconds after another.
+    """Watches masters by a chain of looks, none more than two intervals after the one before.
 
     Where the chain breaks, because the database was away or this process stood still, nothing that
     was seen before counts: who did not move then may have been unable to. So may who is overdue by
@@ -37,26 +37,27 @@ class FailureDetector:
     looks at it are closer together. Moments are this process's own, which goes on evenly.
     """
 
-    def __init__(self, longest_gap: float) -> None:
-        self._longest_gap = longest_gap
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
         self._last_look = float("-inf")
         self._watched: dict[int, _Watched] = {}
 
     def look(self, sightings: Iterable[Sighting], asked: float, answered: float) -> None:
         """Note what was seen at some moment between the two."""
-        gap = answered - self._last_look
+        # At the most, and by when this process asked: that an answer is slow is no standing still.
+        longest, gap = answered - self._last_look, asked - self._last_look
         self._last_look = asked
         before, self._watched = self._watched, {}
         for one in sightings:
             since = answered
             watched = before.get(one.masterid)
-            if watched is not None and gap <= self._longest_gap_for(one) and watched.is_at(one):
+            # Two thirds of its time are as two intervals of who has three: in the rest it can move.
+            chained = longest <= 2 * self._interval and gap <= max(
+                one.expire_after * 2 / 3, LEAST_GAP
+            )
+            if watched is not None and chained and watched.is_at(one):
                 since = watched.since
             self._watched[one.masterid] = _Watched(one, since)
-
-    def _longest_gap_for(self, one: Sighting) -> float:
-        # Two thirds of its time, as two intervals are of who has three: in the rest it can move.
-        return min(self._longest_gap, max(one.expire_after * 2 / 3, LEAST_GAP))
 
     def silent(self) -> dict[int, tuple[int, int]]:
         """Incarnation and heartbeats of those who are overdue, and were watched for as long."""
@@ -79,6 +80,7 @@ class FailureDetector:
 
     def _next_look_at(self, one: _Watched) -> float:
         """When its time will be up; earlier where it is overdue, so that no gap is too long."""
-        if not one.last.overdue:
-            return one.time_is_up_at
-        return min(one.time_is_up_at, self._last_look + one.last.expire_after / 3)
+        if one.last.overdue:
+            return min(one.time_is_up_at, self._last_look + one.last.expire_after / 3)
+        # One that is quicker than this process is looked at closely only once it is overdue.
+        return one.time_is_up_at if one.last.expire_after >= self._interval else float("inf")

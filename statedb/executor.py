@@ -4,6 +4,7 @@ is called from within."""
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -23,6 +24,7 @@ from statedb.workers import Call, Workers
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class _Here(threading.local):
@@ -270,9 +272,16 @@ class _Guest(Executor):
 _executors: weakref.WeakSet[Executor] = weakref.WeakSet()
 
 
+def members_of(group: weakref.WeakSet[T]) -> list[T]:
+    """What a set holds now, though other threads may be adding to it."""
+    while True:
+        with contextlib.suppress(RuntimeError):  # it changed meanwhile
+            return list(group)
+
+
 @atexit.register
 def _close_all() -> None:
-    for executor in list(_executors):
+    for executor in members_of(_executors):
         executor.close()
 
 
@@ -281,7 +290,7 @@ _forking: list[Executor] = []
 
 
 def _before_fork() -> None:
-    _forking.extend(_executors)
+    _forking.extend(members_of(_executors))
     for executor in _forking:
         executor.before_fork()
 

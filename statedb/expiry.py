@@ -115,6 +115,11 @@ class Doubt:
     #: Whom the call has surely expired.
     expired: list[MasterModel] = field(default_factory=list)
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether there is something to settle, or to tell."""
+        return bool(self.incarnations or self.expired)
+
     def settle(self, conn: Connection) -> None:
         """Find out what the last try has done; OutcomeUnknownError if that cannot be told."""
         if not self.incarnations:
@@ -133,5 +138,6 @@ class Doubt:
         if unknown:
             raise OutcomeUnknownError(
                 f"the answer to expireMasters was lost; whether it was this call that expired"
-                f" masters {unknown}, active or forgotten since, cannot be told"
+                f" masters {unknown}, active or forgotten since, cannot be told; surely expired by"
+                f" it are {[one.id for one in self.expired]}"
             )

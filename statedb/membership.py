@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
@@ -22,7 +23,7 @@ from statedb.errors import (
     MasterLostError,
     UnusableConnectionError,
 )
-from statedb.executor import Executor
+from statedb.executor import Executor, members_of
 from statedb.keeper import Keeper, now
 from statedb.masters import MasterModel
 from statedb.names import encode_name, shown
@@ -75,30 +76,48 @@ class Member:
         self._owner = owner
         self._on_expired = on_expired
         self._on_lost = on_lost
-        self._left = threading.Event()
-        self._callbacks: Callbacks | None = None
-        taken = now()
-        self._place = executor.run(take_place, name, self.expire_after)
+        self._callbacks = Callbacks() if on_expired or on_lost else None
+        # Held while the place is given back, by this thread.
+        self._leaving = threading.Lock()
+        self._leaver = 0
+        self._left = False
         try:
-            if on_expired or on_lost:
-                self._callbacks = Callbacks()
+            self._join()
+        except BaseException:
+            if self._callbacks is not None:
+                self._callbacks.end()
+            raise
+
+    def _join(self) -> None:
+        taken = now()
+        self._place = self._executor.run(take_place, self.name, self.expire_after)
+        try:
             self._keeper = Keeper(
-                executor,
+                self._executor,
                 self._place,
                 taken,
                 interval=self.interval,
                 expire_after=self.expire_after,
                 on_lost=self._tell_of_loss,
                 on_expired=self._tell_of_expiry,
+                on_end=self._tell_no_more,
             )
+            _members.add(self)
             self._keeper.start()
+            # Closed meanwhile, the Database has seen no member that had to leave.
+            self._executor.check_open()
         except BaseException:
-            if self._callbacks is not None:
-                self._callbacks.end()
-            self._give_back()
+            self._give_up()
             raise
-        _members.add(self)
-        _log.info("master %d (%s) has joined", self.id, shown(name))
+        _log.info("master %d (%s) has joined", self.id, shown(self.name))
+
+    def _give_up(self) -> None:
+        """Undo what was begun of joining; what fails of that, the others' expiry will do."""
+        _members.discard(self)
+        if hasattr(self, "_keeper"):
+            self._keeper.end()
+        with contextlib.suppress(Error):
+            self._give_back()
 
     @property
     def id(self) -> int:
@@ -157,34 +176,50 @@ class Member:
     def leave(self) -> None:
         """Give the place back: inactive, holding nothing. Again, or after a loss, does nothing.
 
-        No thread of its own is left then. Raises DatabaseError where the database cannot be told;
-        then the others will expire this master.
+        No thread of its own is left then. Raises DatabaseError where the database cannot be told:
+        try again, or the others will expire this master.
         """
         _check_alone(self._executor, "leave()")
+        if self._leaver == threading.get_ident():
+            return  # a signal handler's, in the midst of it
+        self._keeper.end()
         try:
-            if self._keeper.end():
+            if self._leaving.acquire(timeout=self._executor.timeout):
+                self._leaver = threading.get_ident()
                 try:
-                    self._give_back()
+                    if not self._left and not self.lost.is_set():
+                        self._give_back()
+                    self._left = True
                 finally:
-                    self._left.set()
-            elif not self.lost.is_set():
-                # Another thread may be about it.
-                self._left.wait(self._executor.timeout)
+                    self._leaver = 0
+                    self._leaving.release()
         finally:
-            self._keeper.join()
-            if self._callbacks is not None:
-                self._callbacks.end()
-                self._callbacks.join(self._executor.timeout)
-            _members.discard(self)
+            self._end_threads()
+        _members.discard(self)
 
     def _give_back(self) -> None:
-        # Not by the keeper's executor, which may be waiting for an answer that never comes.
-        executor = self._executor.sibling()
-        try:
-            executor.run(leave_place, self._place)
-        finally:
-            executor.close()
+        if _exiting.is_set():
+            # Now that no more threads can be started, what watches a new connection's time.
+            self._executor.run(leave_place, self._place)
+        else:
+            # Not by the keeper's executor, which may be waiting for an answer that never comes.
+            executor = self._executor.sibling()
+            try:
+                executor.run(leave_place, self._place)
+            finally:
+                executor.close()
         _log.info("master %d (%s) has left", self.id, shown(self.name))
+
+    def _end_threads(self) -> None:
+        self._keeper.join()
+        if self._callbacks is not None:
+            self._callbacks.join(self._executor.timeout)
+
+    def _forsake(self) -> None:
+        """Check in no more, and leave it to the others to find out."""
+        self._keeper.end()
+        self._end_threads()
+        _members.discard(self)
 
     def __enter__(self) -> Self:
         return self
@@ -197,11 +232,11 @@ class Member:
     ) -> None:
         try:
             self.leave()
-        except Error:
+        except Error as failure:
             if error is None:
                 raise
             # The block's own error is the one to be seen.
-            _log.exception("master %d could not leave", self.id)
+            _log.warning("master %d could not leave: %s", self.id, str(failure))
 
     def __repr__(self) -> str:
         state = "active"
@@ -216,11 +251,12 @@ class Member:
             self._callbacks.call(partial(self._on_expired, expired))
 
     def _tell_of_loss(self) -> None:
+        if self._callbacks is not None and self._on_lost is not None:
+            self._callbacks.call(partial(self._on_lost, self))
+
+    def _tell_no_more(self) -> None:
         if self._callbacks is not None:
-            if self._on_lost is not None:
-                self._callbacks.call(partial(self._on_lost, self))
             self._callbacks.end()
-        _members.discard(self)
 
     def _disown(self) -> None:
         self._keeper.disown()
@@ -238,22 +274,39 @@ def _check_alone(executor: Executor, what: str) -> None:
 _members: weakref.WeakSet[Member] = weakref.WeakSet()
 
 
+_exiting = threading.Event()
+
+
 def leave_all(owner: object = None) -> None:
-    """Have all members of a Database leave, or of this process; what that raises is logged."""
-    for member in list(_members):
-        if owner is None or member._owner is owner:
-            try:
-                member.leave()
-            except Exception:
-                _log.exception("master %d could not leave", member.id)
+    """Have all members of a Database leave, or of this process.
+
+    Where one cannot, the others of its Database only stop checking in: each try takes its time.
+    """
+    unreachable = set()
+    for member in members_of(_members):
+        if owner is not None and member._owner is not owner:
+            continue
+        if member._executor in unreachable:
+            member._forsake()
+            continue
+        try:
+            member.leave()
+        except Error as error:
+            # As text: the error's traceback would keep a connection for as long as the record.
+            _log.warning("master %d could not leave: %s", member.id, str(error))
+            unreachable.add(member._executor)
+            member._forsake()
 
 
 # Registered after the executor's hook, and so called before it.
-atexit.register(leave_all)
+@atexit.register
+def _leave_at_exit() -> None:
+    _exiting.set()
+    leave_all()
 
 
 def _after_fork_in_child() -> None:
-    for member in list(_members):
+    for member in members_of(_members):
         member._disown()
     _members.clear()
 

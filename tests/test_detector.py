@@ -13,7 +13,7 @@ EXPIRE_AFTER = 3.0
 
 @pytest.fixture
 def detector() -> FailureDetector:
-    return FailureDetector(2 * INTERVAL)
+    return FailureDetector(INTERVAL)
 
 
 def _seen(
@@ -239,3 +239,11 @@ def test_who_is_overdue_and_not_watched_for_as_long_is_looked_at_more_often(
     assert detector.next_look() == 13.0
     _look(detector, 13.0, _seen())
     assert detector.next_look() == float("inf")
+
+
+def test_who_is_quick_does_not_set_the_pace_of_who_watches_him(detector: FailureDetector) -> None:
+    _look(detector, 10.0, _seen(expire_after=0.9, overdue=False))
+    assert detector.next_look() == float("inf")
+    # But once it is overdue.
+    _look(detector, 11.0, _seen(expire_after=0.9))
+    assert detector.next_look() == pytest.approx(11.3)
