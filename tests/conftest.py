@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +20,19 @@ from statedb import Database
 
 Call = Callable[..., Any]
 
-# What is imported by now stays: looking for what a test leaves behind need not look at that.
-gc.freeze()
+ENGINES = chosen_engines()
+_running = contextlib.ExitStack()
+_ran: set[str] = set()
+
+
+def pytest_collection_finish() -> None:
+    """Have a search for garbage pass over what stays: the modules and thousands of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
-    return f"engines: {', '.join(one.name for one in chosen_engines())}"
+    return f"engines: {', '.join(one.name for one in ENGINES)}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,12 +47,28 @@ def _has_its_server(item: pytest.Item) -> bool:
     return isinstance(callspec.params["engine"], OwnServer)
 
 
-@pytest.fixture(scope="session", params=chosen_engines(), ids=lambda engine: engine.name)
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def pytest_sessionfinish() -> None:
+    _running.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_certificates() -> Iterator[None]:
+    """PyMySQL reads all of the system's for each connection, which takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", os.devnull)
+        yield
+
+
+@pytest.fixture(scope="session", params=ENGINES, ids=lambda engine: engine.name)
+def engine(request: pytest.FixtureRequest) -> Engine:
     """One of the engines under test, its server running."""
     chosen: Engine = request.param
-    with chosen.running():
-        yield chosen
+    # It stays to the end: pytest ends a fixture when the next test is another engine's, and so
+    # would start each server anew for each file.
+    if chosen.name not in _ran:
+        _running.enter_context(chosen.running())
+        _ran.add(chosen.name)
+    return chosen
 
 
 @pytest.fixture(scope="session")
@@ -167,7 +191,9 @@ def no_leak() -> Iterator[None]:
     while left := [one.name for one in threading.enumerate() if one.name.startswith("statedb")]:
         assert time.monotonic() < deadline, left
         time.sleep(0.01)
-    gc.collect()
+    if _open_files() - before:
+        # Perhaps it is garbage only, which says so in a ResourceWarning.
+        gc.collect()
     # A proxy's connections end when its threads have seen that they are to.
     while left := sorted(_open_files() - before):
         assert time.monotonic() < deadline, left

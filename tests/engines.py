@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import sqlite3
+import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,16 +62,54 @@ class Engine:
         raise NotImplementedError
 
 
+@contextlib.contextmanager
+def _removed_at_the_end(directory: Path) -> Iterator[None]:
+    owner = os.getpid()
+    try:
+        yield
+    finally:
+        # Not by a forked child, which ends with its parent's generators still open.
+        if os.getpid() == owner:
+            shutil.rmtree(directory)
+
+
 class SQLite(Engine):
+    """Its files are in memory where they can be: waiting for a disk shows nothing more."""
+
+    _directory: Path
+    _template: bytes
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        has_room = os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 2**30
+        memory = "/dev/shm" if has_room else None
+        self._directory = Path(tempfile.mkdtemp(prefix="statedb-sqlite-", dir=memory))
+        with _removed_at_the_end(self._directory):
+            with super().database(self._directory) as url:
+                self._template = self._path(url).read_bytes()
+            yield
+
+    @contextlib.contextmanager
+    def database(self, directory: Path) -> Iterator[str]:
+        with self.empty_database(directory) as url:
+            self._path(url).write_bytes(self._template)
+            yield url
+
     @contextlib.contextmanager
     def empty_database(self, directory: Path) -> Iterator[str]:
-        yield f"sqlite:///{directory}/test{next(_numbers)}.sqlite"
+        own = self._directory / f"{next(_numbers)}"
+        own.mkdir()
+        # It is removed with the others: a thread that a test has left may be at work on it still.
+        yield f"sqlite:///{own}/test.sqlite"
 
     def connect(self, url: str, *, autocommit: bool = False, **settings: Any) -> Any:
         if autocommit:
             settings["isolation_level"] = None
-        path = urllib.parse.unquote(url.removeprefix("sqlite:///"))
-        return sqlite3.connect(path, check_same_thread=False, **settings)
+        return sqlite3.connect(self._path(url), check_same_thread=False, **settings)
+
+    @staticmethod
+    def _path(url: str) -> Path:
+        return Path(urllib.parse.unquote(url.removeprefix("sqlite:///")))
 
 
 class _PostgreSQLConnections(Engine):

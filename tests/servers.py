@@ -86,8 +86,16 @@ class Server(ABC):
     def _command(self, programs: Path) -> list[str]: ...
 
     @abstractmethod
-    def _data_directory(self) -> str | None:
-        """Where the server that answers on our port keeps its data, None if none answers."""
+    def _data_directory(self) -> str:
+        """Where the server that answers on our port keeps its data."""
+
+    @abstractmethod
+    def _not_yet(self) -> tuple[type[Exception], ...]:
+        """The driver's errors where no server answers, or one that is still starting."""
+
+    def _refuses(self, error: Exception) -> bool:
+        """Whether the error will not go away by waiting."""
+        return False
 
     def start(self) -> None:
         """Starts the server, on what it stored before unless this is the first start."""
@@ -96,14 +104,42 @@ class Server(ABC):
         programs = require(self.name)
         atexit.register(self.stop)
         try:
-            if self._directory is None:
-                self._directory = self._new_directory()
-                self._launch(self._initialise(programs)).wait()
-            self._process = self._launch([*self._command(programs), *self.options])
-            self._await_ready(self._process)
+            if self._directory is not None:
+                self._run(programs)
+            else:
+                self._start_afresh(programs)
         except BaseException:
             self.stop()
             raise
+
+    def _start_afresh(self, programs: Path) -> None:
+        """Starts the server on a new directory; where that fails, once more on another, and port.
+
+        A port that was free may be another's by now; and MariaDB was once found without accounts,
+        though its initialisation had not complained.
+        """
+        for is_last in (False, True):
+            self._directory = self._new_directory()
+            try:
+                status = self._launch(self._initialise(programs)).wait()
+                if status != 0:
+                    raise self._failed(f"could not be initialised: status {status}")
+                self._run(programs)
+            except ServerFailed:
+                if is_last:
+                    raise
+                self._shut_down()
+                shutil.rmtree(self._directory)
+                self.port = free_port()
+            else:
+                return
+
+    def _run(self, programs: Path) -> None:
+        self._process = self._launch([*self._command(programs), *self.options])
+        self._await_ready(self._process)
+
+    def _failed(self, problem: str) -> ServerFailed:
+        return ServerFailed(f"{self.name} {problem}; the end of its log:\n{self.log()}")
 
     def stop(self) -> None:
         """Shuts the server down and removes its directory."""
@@ -204,13 +240,22 @@ class Server(ABC):
 
     def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        while self._data_directory() != str(self.directory / "data"):
-            problem = f"was not ready after {READY_SECONDS:.0f} s"
+        while True:
+            try:
+                answer = self._data_directory()
+            except self._not_yet() as error:
+                answer = f"{type(error).__name__}: {error}"
+                if self._refuses(error):
+                    raise self._failed(f"lets nobody in: {answer}") from error
+            if answer == str(self.directory / "data"):
+                return
             with contextlib.suppress(subprocess.TimeoutExpired):
-                problem = f"ended with status {process.wait(0.02)}"
-                deadline = 0.0
+                raise self._failed(f"ended with status {process.wait(0.02)}")
             if time.monotonic() >= deadline:
-                raise ServerFailed(f"{self.name} {problem}; the end of its log:\n{self.log()}")
+                raise self._failed(
+                    f"was not ready after {READY_SECONDS:.0f} s; asked for its directory, port"
+                    f" {self.port} last answered {answer!r}"
+                )
 
     def _shut_down(self) -> None:
         if self._process is None:
@@ -263,12 +308,13 @@ class PostgreSQL(Server):
         arguments = [word for item in settings.items() for word in ("-c", "=".join(item))]
         return [str(programs / "postgres"), "-D", str(self.directory / "data"), *arguments]
 
-    def _data_directory(self) -> str | None:
+    def _data_directory(self) -> str:
+        return str(self._execute("SELECT current_setting('data_directory')")[0][0])
+
+    def _not_yet(self) -> tuple[type[Exception], ...]:
         import psycopg
 
-        with contextlib.suppress(psycopg.OperationalError):
-            return str(self._execute("SELECT current_setting('data_directory')")[0][0])
-        return None
+        return (psycopg.OperationalError,)
 
     def _execute(self, statement: str) -> list[tuple[Any, ...]]:
         import psycopg
@@ -329,12 +375,17 @@ class MariaDB(Server):
         fast = ["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"]
         return [*settings, *fast, "--sync-binlog=0"]
 
-    def _data_directory(self) -> str | None:
+    def _data_directory(self) -> str:
+        return str(self._execute("SELECT @@datadir")[0][0]).rstrip("/")
+
+    def _not_yet(self) -> tuple[type[Exception], ...]:
         import pymysql
 
-        with contextlib.suppress(pymysql.err.OperationalError, pymysql.err.InterfaceError):
-            return str(self._execute("SELECT @@datadir")[0][0]).rstrip("/")
-        return None
+        return (pymysql.err.OperationalError, pymysql.err.InterfaceError)
+
+    def _refuses(self, error: Exception) -> bool:
+        # This host may not connect, or this account: the accounts are not there.
+        return error.args[0] in (1045, 1130)
 
     def _execute(self, statement: str) -> Sequence[tuple[Any, ...]]:
         import pymysql

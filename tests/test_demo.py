@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import Engine, OwnServer
+from engines import Engine, OwnServer, SQLite
 from proxy import Proxy
 
 from statedb import Claim, cli
@@ -42,6 +42,12 @@ pytestmark = [
 #: Seconds that the demo may take, by its promise, and that a process has to be gone in.
 LONGEST, GONE = 20.0, 20.0
 JOINED = re.compile(r"(\w+), process (\d+), has joined")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """For what does not depend on the engine."""
+    return f"sqlite:///{tmp_path}/demo.sqlite"
 
 
 @dataclass
@@ -195,7 +201,6 @@ def test_it_tells_things_in_their_order(told: Told) -> None:
         "what beta held have grown",
         "stopped with SIGSTOP",
         "what gamma held have grown",
-        "'Found by two'",
         "continued with SIGCONT",
         "goes on, and is refused",
         "alpha has ended",
@@ -204,6 +209,8 @@ def test_it_tells_things_in_their_order(told: Told) -> None:
     found = [told.demo.output.find(part) for part in order]
     assert -1 not in found
     assert found == sorted(found)
+    # It goes on as soon as the database has what alpha recorded; alpha tells so just after that.
+    assert found[3] < told.demo.output.find("'Found by two'") < found[-1]
 
 
 def test_its_tables_show_masters_claims_and_tokens(told: Told) -> None:
@@ -289,31 +296,27 @@ def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path, url: str, pa
     demo.check_that_nothing_is_left()
 
 
-def test_two_in_one_database_do_not_disturb_each_other(
-    engine: Engine, url: str, tmp_path: Path
-) -> None:
-    demos = [Demo(tmp_path / name, url) for name in ("one", "other")]
+def test_two_in_one_database_do_not_disturb_each_other(sqlite_url: str, tmp_path: Path) -> None:
+    demos = [Demo(tmp_path / name, sqlite_url) for name in ("one", "other")]
     with demos[0].running() as one, demos[1].running() as other:
         pass
     assert [demo.errors for demo in demos] == ["", ""]
     assert (one.returncode, other.returncode) == (0, 0)
-    check_that_the_database_is_clean(engine, url)
+    check_that_the_database_is_clean(SQLite("sqlite"), sqlite_url)
 
 
 # --- What does not happen, and what ends it --------------------------------------------------
 
 
-def test_a_process_that_dies_is_told_and_is_a_failure(
-    engine: Engine, url: str, tmp_path: Path
-) -> None:
-    demo = Demo(tmp_path / "temporary", url)
+def test_a_process_that_dies_is_told_and_is_a_failure(sqlite_url: str, tmp_path: Path) -> None:
+    demo = Demo(tmp_path / "temporary", sqlite_url)
     with demo.running() as process:
         demo.read_until(process, "alpha, process")
         os.kill(demo.processes["alpha"], signal.SIGKILL)
     assert process.returncode == 1
     assert demo.errors == "statedb: alpha was to stay, and has ended with -9\n"
     demo.check_that_nothing_is_left()
-    check_that_the_database_is_clean(engine, url)
+    check_that_the_database_is_clean(SQLite("sqlite"), sqlite_url)
 
 
 def test_what_does_not_happen_in_time_is_told_and_is_a_failure(tmp_path: Path) -> None:
@@ -354,15 +357,15 @@ def test_a_server_that_falls_silent_ends_it_in_time(
     ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )
 def test_who_interrupts_it_finds_nothing_left(
-    engine: Engine, url: str, tmp_path: Path, number: int, exit_code: int
+    sqlite_url: str, tmp_path: Path, number: int, exit_code: int
 ) -> None:
-    demo = Demo(tmp_path / "temporary", url)
+    demo = Demo(tmp_path / "temporary", sqlite_url)
     with demo.running() as process:
         demo.read_until(process, "recorded with token 1")
         process.send_signal(number)
     assert (process.returncode, demo.errors) == (exit_code, "")
     demo.check_that_nothing_is_left()
-    check_that_the_database_is_clean(engine, url)
+    check_that_the_database_is_clean(SQLite("sqlite"), sqlite_url)
 
 
 def test_one_that_is_stopped_does_not_outlive_a_killed_demo(tmp_path: Path) -> None:
@@ -376,10 +379,8 @@ def test_one_that_is_stopped_does_not_outlive_a_killed_demo(tmp_path: Path) -> N
     demo.check_that_nothing_is_left()
 
 
-def test_an_output_that_is_closed_ends_it_without_a_word(
-    engine: Engine, url: str, tmp_path: Path
-) -> None:
-    demo = Demo(tmp_path / "temporary", url)
+def test_an_output_that_is_closed_ends_it_without_a_word(sqlite_url: str, tmp_path: Path) -> None:
+    demo = Demo(tmp_path / "temporary", sqlite_url)
     with demo.running() as process:
         demo.read_until(process, "gamma, process")
         assert process.stdout is not None
@@ -387,7 +388,7 @@ def test_an_output_that_is_closed_ends_it_without_a_word(
         process.stdout = None
     assert (process.returncode, demo.errors) == (1, "")
     demo.check_that_nothing_is_left()
-    check_that_the_database_is_clean(engine, url)
+    check_that_the_database_is_clean(SQLite("sqlite"), sqlite_url)
 
 
 NO_FENCE = """

@@ -524,7 +524,8 @@ class _Watch:
         self.looks = 0
 
     def run(self) -> None:
-        while not self._stop.is_set():
+        # Often, and not all the time: those who are looked at need the processor too.
+        while not self._stop.wait(0.002):
             assert self._onlooker.claims_without_an_active_master() == 0
             self.looks += 1
 

@@ -19,6 +19,8 @@ import pytest
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parent.parent
+#: Before any test has changed it: pip may need its certificates.
+ENVIRONMENT = dict(os.environ)
 TOOLS = (".git", ".*_cache", ".tox", ".venv", ".hypothesis", "__pycache__")
 PRODUCTS = ("build", "dist", "*.egg-info", "*.sqlite", "*.sqlite-wal", "*.sqlite-shm")
 KINDS = pytest.mark.parametrize("kind", ["wheel", "sdist", "editable"])
@@ -37,7 +39,7 @@ def run(python: Path | str, *arguments: str, cwd: Path) -> subprocess.CompletedP
     """What became of a Python that sees nothing but its own site-packages and the directory."""
     environment = {
         key: value
-        for key, value in os.environ.items()
+        for key, value in ENVIRONMENT.items()
         if key != "STATEDB_URL" and not key.startswith("PYTHON")
     }
     command = [str(python), *arguments]
