@@ -91,7 +91,7 @@ class Keeper:
 
     @property
     def ended(self) -> bool:
-        return self._ended.is_set()
+        return self.lost.is_set() or self._ended.is_set()
 
     def is_late(self) -> bool:
         """Whether there was no good check-in for so long that others may have expired this one."""
@@ -103,10 +103,11 @@ class Keeper:
             if self._ended.is_set():
                 return
             self.lost.set()
+            # Before the thread sees the end, after which nobody is told anything more.
+            self._on_lost()
             self._ended.set()
         self._wakeup.set()
         _log.error("master %d has lost its place", self._place.masterid)
-        self._on_lost()
 
     def end(self) -> None:
         """Check in no more: the place is to be given back."""

@@ -422,8 +422,10 @@ def test_a_connection_opened_late_in_a_call_is_as_patient_as_others(
         assert future.result(timeout=30) == 1
         rival = application()
         set_state(rival, objectid, "k", 2)
-        threading.Timer(4, rival.commit).start()
+        commit = threading.Timer(4, rival.commit)
+        commit.start()
         assert db.state.thdDeleteState(objectid, "k") is True
+        commit.join()
 
 
 def test_a_server_that_accepts_and_says_nothing_makes_a_call_fail_within_the_timeout(

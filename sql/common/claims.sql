@@ -2,6 +2,9 @@
 -- upserts.sql and locks.sql.
 --
 -- Whoever locks both locks the master first, then the claim.
+--
+-- `+ 0` keeps MariaDB from finding the row by the index of masters: it would lock, and wait for, what
+-- else the master holds.
 
 -- name: select_claims
 -- What is claimed, as a filter asks for it.
@@ -46,19 +49,19 @@ UPDATE statedb_claims
 SET masterid = %(masterid)s,
     token = token + 1
 WHERE identity_hash = %(identity_hash)b
-  AND masterid IS NULL;
+  AND masterid + 0 IS NULL;
 
 -- name: update_claim_released
 -- Releases a thing that a master holds.
 UPDATE statedb_claims
 SET masterid = NULL
 WHERE identity_hash = %(identity_hash)b
-  AND masterid = %(masterid)s;
+  AND masterid + 0 = %(masterid)s;
 
 -- name: update_claim_of_token_released
 -- Releases a thing if it is still held under this token.
 UPDATE statedb_claims
 SET masterid = NULL
 WHERE identity_hash = %(identity_hash)b
-  AND masterid = %(masterid)s
+  AND masterid + 0 = %(masterid)s
   AND token = %(token)s;
