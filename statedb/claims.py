@@ -65,15 +65,15 @@ def claim(
     # whoever is within a transaction that holds the claim; perhaps for this very thread.
     row = conn.fetch_one(conn.sql["select_claimant"], thing) or (0, 0, None, None, None)
     active, current, token, owner, owner_name = row
-    # In a transaction, where a snapshot may be old, the lock decides.
-    if not conn.in_transaction and not (active and incarnation in (None, current)):
+    has_place = active and incarnation in (None, current)
+    # In a transaction a snapshot may be old; what is locked is not, and decides.
+    if not has_place and not conn.in_transaction:
         raise _lost(masterid)
-    if owner == masterid:
+    if has_place and owner == masterid:
         found = Claim(kind, name, masterid, token)
-        # A snapshot may be old; what is locked is not.
         if not conn.in_transaction or _is_held(conn, found):
             return found
-    elif owner is not None:
+    elif has_place and owner is not None:
         raise _taken(kind, name, owner, owner_name)
     with conn.transaction():
         locked = conn.fetch_one(conn.sql["lock_active_master"], thing)

@@ -346,6 +346,19 @@ def test_what_ones_own_master_claimed_meanwhile_is_that_claim(
     assert won == [held] == get_claims(second)
 
 
+@pytest.mark.parametrize("holder", ["masterid", "other"])
+def test_in_a_transaction_too_an_older_incarnation_has_lost_its_place(
+    request: pytest.FixtureRequest, db: Database, masterid: int, second: Any, holder: str
+) -> None:
+    older = _incarnation(second, masterid)
+    set_master_state(second, masterid, False)
+    set_master_state(second, masterid, True)
+    held = claim(second, request.getfixturevalue(holder), "scheduler", "nightly")
+    with db.transaction(), pytest.raises(MasterLostError):
+        db.masters.thdClaim(masterid, "scheduler", "nightly", incarnation=older)
+    assert get_claims(second) == [held]
+
+
 @pytest.mark.parametrize("end", [_fall_silent, _be_deactivated], ids=["expired", "deactivated"])
 def test_a_master_that_ends_while_it_claims_gets_nothing(
     engine: Engine, url: str, masterid: int, second: Any, end: Callable[[Any, int], None]
