@@ -32,12 +32,15 @@ class Attempts:
     #: The Database is being closed: who has lost the server tries once more, not until the end.
     closing = False
     _tries = 0
-    _in_doubt = False
 
-    def __init__(self, function: Callable[..., Any], pool: Pool, deadline: float) -> None:
+    def __init__(
+        self, function: Callable[..., Any], pool: Pool, deadline: float, in_doubt: bool = False
+    ) -> None:
         self._function = function
         self._pool = pool
         self.deadline = deadline
+        #: An earlier try may have taken effect.
+        self._in_doubt = in_doubt
 
     def failed(self, error: Exception, conn: Connection | None = None) -> None:
         """Note a failed try; raises what the caller is to see unless it may be tried again."""

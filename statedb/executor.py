@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -18,9 +18,11 @@ from statedb.attempts import Attempts, database_error, name_of, outcome_unknown,
 from statedb.connection import Connection
 from statedb.dialects import Dialect
 from statedb.errors import CallTimeoutError, OutcomeUnknownError, PoolClosedError
-from statedb.operation import traits
+from statedb.operation import ALONE, Batch, traits
 from statedb.pool import Pool
-from statedb.workers import Call, Workers
+from statedb.ready import Call
+from statedb.sharedcommit import commit_together
+from statedb.workers import Workers
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +64,7 @@ class Executor:
         )
         self._workers = Workers(
             self._run_submitted,
+            self._run_together,
             size=pool_size,
             max_pending=max_pending,
             timeout=timeout,
@@ -105,7 +108,7 @@ class Executor:
         """A Future of what the operation returns, run by a worker."""
         current = self._here.connection
         if current is None:
-            return self._workers.submit(operation, args, kwargs)
+            return self._workers.submit(operation, args, kwargs, self._batch_of(operation))
         # Waiting for a worker from within an operation could be waiting for oneself.
         future: Future[R] = Future()
         try:
@@ -114,13 +117,47 @@ class Executor:
             future.set_exception(error)
         return future
 
+    def _batch_of(self, function: Callable[..., Any]) -> Batch | None:
+        """How several calls of a function are made at once, if they can be."""
+        known = traits(function)
+        if known.reads or not self._dialect.shares_commits:
+            return known.batch
+        return commit_together if known.shares_commit else None
+
     def _run_submitted(self, call: Call) -> Any:
+        self._check_due(call)
+        return self._call(call.function, call.args, call.kwargs, call.deadline, call.in_doubt)
+
+    def _run_together(self, batch: Batch, calls: Sequence[Call]) -> list[Any]:
+        """What each of several calls gives; ALONE where it has to be made by itself."""
+        try:
+            for call in calls:
+                self._check_due(call)
+            conn = self._pool.take(min(call.deadline for call in calls))
+        except Exception:
+            # Each finds out for itself what is amiss, and whether there is time to try again.
+            return [ALONE for _ in calls]
+        conn.memo = {}
+        self._here.connection = conn
+        try:
+            return batch(conn, calls)
+        except Exception:
+            for call in calls:
+                call.in_doubt = conn.in_doubt
+            return [ALONE for _ in calls]
+        except BaseException:
+            conn.broken = True
+            raise
+        finally:
+            self._here.connection = None
+            self._pool.give_back(conn)
+
+    def _check_due(self, call: Call) -> None:
         if time.monotonic() > call.deadline:
             raise CallTimeoutError(
                 f"{name_of(call.function)} waited {self.timeout:g} s in the queue, and was not"
                 f" begun"
             )
-        return self._call(call.function, call.args, call.kwargs, call.deadline)
 
     def _join(self, conn: Connection, function: Callable[..., R], args: Any, kwargs: Any) -> R:
         """Run within what this thread is in the middle of: same connection, same transaction."""
@@ -133,8 +170,15 @@ class Executor:
                 raise outcome_unknown(function, error) from error
             raise database_error(function, conn.dialect, error) from error
 
-    def _call(self, function: Callable[..., R], args: Any, kwargs: Any, deadline: float) -> R:
-        attempts = Attempts(function, self._pool, deadline)
+    def _call(
+        self,
+        function: Callable[..., R],
+        args: Any,
+        kwargs: Any,
+        deadline: float,
+        in_doubt: bool = False,
+    ) -> R:
+        attempts = Attempts(function, self._pool, deadline, in_doubt)
         memo: dict[Any, Any] = {}
         while True:
             conn = self._take(attempts)

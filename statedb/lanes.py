@@ -8,52 +8,45 @@ from typing import Any
 class Job:
     """Something submitted, as far as its order is concerned."""
 
-    __slots__ = ("_blockers", "_followers", "_lanes")
+    __slots__ = ("_phases", "_waits_for")
 
     def __init__(self) -> None:
-        self._blockers = 0
-        self._followers: list[Job] = []
-        self._lanes: tuple[_Lane, ...] = ()
-
-    def _follow(self, others: list[Job]) -> None:
-        for other in others:
-            other._followers.append(self)
-        self._blockers += len(others)
+        self._phases: list[_Phase] = []
+        #: How many of these have not begun.
+        self._waits_for = 0
 
 
-class _Lane:
-    """The unfinished jobs on one key of a group: the last that writes, and the reads after it."""
+class _Phase:
+    """Jobs on one key that may run side by side: any number that read, or one that writes.
 
-    __slots__ = ("key", "readers", "writer")
+    It begins when the phase before it has ended, which is when all jobs of that are finished.
+    """
 
-    def __init__(self, key: Any) -> None:
+    __slots__ = ("begun", "following", "group", "key", "reads", "unfinished", "waiting")
+
+    def __init__(self, group: Any, key: Any, reads: bool, begun: bool) -> None:
+        self.group = group
         self.key = key
-        self.writer: list[Job] = []
-        self.readers: dict[Job, None] = {}
+        self.reads = reads
+        self.begun = begun
+        self.unfinished = 0
+        # Mostly there is nothing of either, and a list would be the largest part of a phase.
+        self.waiting: list[Job] | None = None
+        self.following: list[_Phase] | None = None
 
-    def add(self, job: Job, reads: bool) -> None:
-        if reads:
-            job._follow(self.writer)
-            self.readers[job] = None
-        else:
-            # The readers followed the writer, so following them is enough.
-            job._follow(list(self.readers) or self.writer)
-            self.writer, self.readers = [job], {}
-        job._lanes += (self,)
+    def take_in(self, job: Job) -> None:
+        self.unfinished += 1
+        job._phases.append(self)
+        if not self.begun:
+            job._waits_for += 1
+            if self.waiting is None:
+                self.waiting = []
+            self.waiting.append(job)
 
-    def copy(self, whole: _Lane) -> None:
-        """Stand behind the jobs that touch every key of the group."""
-        self.writer, self.readers = list(whole.writer), dict(whole.readers)
-        for job in (*self.writer, *self.readers):
-            job._lanes += (self,)
-
-    def remove(self, job: Job) -> bool:
-        """Take a finished job out; whether the lane is empty now."""
-        if job in self.writer:
-            self.writer = []
-        else:
-            self.readers.pop(job, None)
-        return not self.writer and not self.readers
+    def follow(self, earlier: _Phase) -> None:
+        if earlier.following is None:
+            earlier.following = []
+        earlier.following.append(self)
 
 
 _WHOLE_GROUP = object()
@@ -67,40 +60,50 @@ class Lanes:
     """
 
     def __init__(self) -> None:
-        self._groups: dict[Any, dict[Any, _Lane]] = {}
+        #: By group and key, the last phase.
+        self._groups: dict[Any, dict[Any, _Phase]] = {}
 
     def admit(self, job: Job, group: Any, keys: tuple[Any, ...] | None, reads: bool) -> bool:
         """Put a job behind those that it must wait for; whether it may run at once."""
         lanes = self._groups.setdefault(group, {})
-        whole = lanes.get(_WHOLE_GROUP)
         if keys is None:
             # It touches every key there is a job on, and stands in the way of those to come.
-            if whole is None:
-                whole = lanes[_WHOLE_GROUP] = _Lane((group, _WHOLE_GROUP))
-            for lane in lanes.values():
-                lane.add(job, reads)
-        else:
-            for key in dict.fromkeys(keys):
-                if key not in lanes:
-                    lanes[key] = _Lane((group, key))
-                    if whole is not None:
-                        lanes[key].copy(whole)
-                lanes[key].add(job, reads)
-        return job._blockers == 0
+            keys = (*lanes, _WHOLE_GROUP)
+        # Where there are jobs on all keys, a key that has none of its own comes after those.
+        whole = lanes.get(_WHOLE_GROUP)
+        for key in keys if len(keys) == 1 else dict.fromkeys(keys):
+            last = lanes.get(key, whole)
+            # One that others wait for takes nobody in: all waiting is for what came earlier.
+            if last is not None and last.reads and reads and last.following is None:
+                last.take_in(job)
+                continue
+            phase = lanes[key] = _Phase(group, key, reads, begun=last is None)
+            if last is not None:
+                phase.follow(last)
+            phase.take_in(job)
+        if not lanes:
+            del self._groups[group]
+        return job._waits_for == 0
 
     def finish(self, job: Job) -> list[Job]:
         """Let go of a finished job; those that may run now."""
-        for lane in job._lanes:
-            if lane.remove(job):
-                group, key = lane.key
-                lanes = self._groups[group]
-                if lanes.get(key) is lane:
-                    del lanes[key]
-                if not lanes:
-                    del self._groups[group]
         freed = []
-        for follower in job._followers:
-            follower._blockers -= 1
-            if follower._blockers == 0:
-                freed.append(follower)
+        for phase in job._phases:
+            phase.unfinished -= 1
+            if phase.unfinished == 0:
+                self._remove(phase)
+                for following in phase.following or ():
+                    following.begun = True
+                    for waiting in following.waiting or ():
+                        waiting._waits_for -= 1
+                        if waiting._waits_for == 0:
+                            freed.append(waiting)
+                    following.waiting = None
         return freed
+
+    def _remove(self, phase: _Phase) -> None:
+        lanes = self._groups.get(phase.group)
+        if lanes is not None and lanes.get(phase.key) is phase:
+            del lanes[phase.key]
+            if not lanes:
+                del self._groups[phase.group]

@@ -34,7 +34,7 @@ def rows_of_masters(
 ) -> Iterator[Row]:
     """The rows of a query that is about several masters."""
     for some in in_parts(masterids):
-        sql, parameters = conn.sql.for_each(statement, "masterid", some)
+        sql, parameters = conn.sql.for_each(statement, {"masterid": some})
         yield from conn.fetch_all(sql, {**parameters, **others})
 
 
@@ -43,7 +43,7 @@ def change_masters(
 ) -> None:
     """Run a statement that writes, about several masters."""
     for some in in_parts(masterids):
-        sql, parameters = conn.sql.for_each(statement, "masterid", some)
+        sql, parameters = conn.sql.for_each(statement, {"masterid": some})
         conn.execute(sql, {**parameters, **others})
 
 

@@ -3,7 +3,8 @@
 A file is a sequence of blocks. ``-- name: verb_noun`` opens one, a comment says what it does and
 why, and the statement follows up to the next block. Parameters are written ``%(name)s``, and
 ``%(name)b`` where they are bytes. What stands between ``/*each*/`` and ``/*end*/`` is repeated for
-each of several rows. Each dialect says how its driver wants these.
+each of several rows, with a comma between, or what ``/*each UNION ALL*/`` names. Each dialect says
+how its driver wants these.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 _NAME = re.compile(r"-- name: ([a-z][a-z0-9_]*)$")
 _PARAMETER = re.compile(r"%\((\w+)\)([sb])")
 _BYTES = re.compile(r"%\((\w+)\)b")
-_EACH = re.compile(r"/\*each\*/(.*?)/\*end\*/", re.DOTALL)
+_EACH = re.compile(r"/\*each( [A-Z ]+)?\*/(.*?)/\*end\*/", re.DOTALL)
 
 
 class Statements(dict[str, str]):
@@ -33,22 +34,31 @@ class Statements(dict[str, str]):
         text = self._repeated.get((name, count))
         if text is None:
             source = self._source[name]
-            text = self._to_driver(_EACH.sub(lambda part: _repeat(part[1], count), source))
+            text = self._to_driver(_EACH.sub(lambda part: _repeat(part, count), source))
             if len(self._repeated) >= 1000:
                 self._repeated.clear()
             self._repeated[name, count] = text
         return text
 
-    def for_each(self, name: str, parameter: str, values: list[Any]) -> tuple[str, dict[str, Any]]:
-        """The statement with its repeated part for each value, and the parameters of that part.
+    def for_each(
+        self, name: str, columns: dict[str, list[Any]]
+    ) -> tuple[str, dict[str, list[Any] | Any]]:
+        """A statement about several rows, and its parameters, each given as a list of its values.
 
-        There are a power of two of them, so that a server that prepares statements sees few; the
-        last value is repeated, which in a list to find among changes nothing.
+        A statement with a repeated part has it for each row. There are a power of two of them, so
+        that a server that prepares statements sees few; the last row is repeated, which among what
+        is to be found or written changes nothing. One without takes the lists as arrays.
         """
-        count = 1 << (len(values) - 1).bit_length()
-        padded = values + values[-1:] * (count - len(values))
-        parameters = {f"{parameter}_{index}": value for index, value in enumerate(padded)}
-        return self.repeated(name, count), parameters
+        if _EACH.search(self._source[name]) is None:
+            return self[name], dict(columns)
+        count = len(next(iter(columns.values())))
+        padded = 1 << (count - 1).bit_length()
+        parameters = {
+            f"{parameter}_{index}": values[min(index, count - 1)]
+            for parameter, values in columns.items()
+            for index in range(padded)
+        }
+        return self.repeated(name, padded), parameters
 
     def rewritten(self, name: str, marks: dict[str, str]) -> str:
         """The statement with each comment ``/*mark*/`` replaced by what ``marks`` holds for it."""
@@ -58,9 +68,10 @@ class Statements(dict[str, str]):
         return self._to_driver(text)
 
 
-def _repeat(part: str, count: int) -> str:
-    part = part.strip()
-    return ", ".join(_PARAMETER.sub(rf"%(\1_{index})\2", part) for index in range(count))
+def _repeat(marked: re.Match[str], count: int) -> str:
+    separator, part = marked[1] or ",", marked[2].strip()
+    rows = [_PARAMETER.sub(rf"%(\1_{index})\2", part) for index in range(count)]
+    return f"{separator} ".join(rows)
 
 
 def named_parameters(text: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
-from statedb.connection import AnyConnection, Connection, Row, adapt
-from statedb.errors import InvalidTypeError, NoSuchStateError, OutcomeUnknownError
-from statedb.names import check_id, encode_and_hash, shown
+from statedb.batches import get_together, set_together
+from statedb.connection import AnyConnection, Connection, adapt
+from statedb.errors import OutcomeUnknownError
+from statedb.names import shown
 from statedb.objects import (
     ObjectModel,
     delete_object,
@@ -16,7 +17,8 @@ from statedb.objects import (
     no_such_object,
 )
 from statedb.operation import operation
-from statedb.stamps import new_stamp
+from statedb.staterows import NO_DEFAULT, NoDefault, key_of, no_such_state, row_of
+from statedb.states import get_states, set_states
 from statedb.values import decode_value, encode_value
 
 __all__ = [
@@ -36,37 +38,11 @@ __all__ = [
 ]
 
 
-class NoDefault:
-    """The type of NO_DEFAULT, which stands for "no default given": None is a legal default."""
-
-    def __repr__(self) -> str:
-        return "NO_DEFAULT"
-
-
-NO_DEFAULT: Final = NoDefault()
-
-
-#: Past this many names all values of the object are read and picked from: still one statement.
-MAX_NAMES_IN_STATEMENT = 500
-
-
 def _value(objectid: Any, name: Any, *_: Any, **__: Any) -> tuple[Any, tuple[Any, ...]]:
     return objectid, (name,)
 
 
-def _some_values(objectid: Any, values: Any) -> tuple[Any, tuple[Any, ...] | None]:
-    return objectid, tuple(values)
-
-
-def _named_values(objectid: Any, names: Any = None) -> tuple[Any, tuple[Any, ...] | None]:
-    # What is no list or tuple may be an iterator, which can be read but once.
-    return objectid, tuple(names) if isinstance(names, (list, tuple)) else None
-
-
-# --- One value -------------------------------------------------------------------------------
-
-
-@operation(reads=True, touches=_value)
+@operation(reads=True, touches=_value, batch=get_together)
 def get_state(conn: AnyConnection, objectid: int, name: str, default: Any = NO_DEFAULT) -> Any:
     """The object's value of this name; ``default`` if there is none and one was given.
 
@@ -74,15 +50,15 @@ def get_state(conn: AnyConnection, objectid: int, name: str, default: Any = NO_D
     where what is stored is no JSON. None is a legal default, and a stored null a value.
     """
     conn = adapt(conn)
-    row = conn.fetch_one(conn.sql["select_value"], _key(conn, objectid, name))
+    row = conn.fetch_one(conn.sql["select_value"], key_of(conn, objectid, name))
     if row is not None:
         return decode_value(row[0], objectid, name)
     if isinstance(default, NoDefault):
-        raise _no_such_state(objectid, name)
+        raise no_such_state(objectid, name)
     return default
 
 
-@operation(repeatable=True, touches=_value)
+@operation(repeatable=True, touches=_value, batch=set_together, shares_commit=True)
 def set_state(conn: AnyConnection, objectid: int, name: str, value: Any) -> Any:
     """Overwrite the object's value of this name, or create it; the value actually written.
 
@@ -92,7 +68,7 @@ def set_state(conn: AnyConnection, objectid: int, name: str, value: Any) -> Any:
     a TypeError, for what is no JSON, and NoSuchObjectError, a KeyError.
     """
     conn = adapt(conn)
-    row = _row(conn, objectid, name, encode_value(value, objectid, name))
+    row = row_of(conn, objectid, name, encode_value(value, objectid, name))
     # An UPDATE that finds nothing may lock the gap against those who would fill it, until the
     # application's transaction ends; two that do so to each other deadlock. So look first.
     may_be_there = not _locks_gap(conn) or conn.fetch_one(conn.sql["select_value"], row)
@@ -117,14 +93,14 @@ def atomic_create_state(
     JSON, and NoSuchObjectError.
     """
     conn = adapt(conn)
-    key = _key(conn, objectid, name)
+    key = key_of(conn, objectid, name)
     found = conn.fetch_one(conn.sql["select_value"], key)
     if found is not None:
         return decode_value(found[0], objectid, name)
     created = (atomic_create_state, objectid, name)
     if created not in conn.memo:
         conn.memo[created] = encode_value(_call_back(conn, thd_create_callback), objectid, name)
-    value = _create(conn, objectid, name, _row(conn, objectid, name, conn.memo[created]))
+    value = _create(conn, objectid, name, row_of(conn, objectid, name, conn.memo[created]))
     del conn.memo[created]
     return value
 
@@ -152,11 +128,11 @@ def _create(conn: Connection, objectid: int, name: str, row: dict[str, Any]) -> 
         # The rival's value was deleted before we could read it: the name is free again.
 
 
-@operation(touches=_value)
+@operation(touches=_value, shares_commit=True)
 def delete_state(conn: AnyConnection, objectid: int, name: str) -> bool:
     """Whether the object had a value of this name; it is deleted."""
     conn = adapt(conn)
-    return conn.execute(conn.sql["delete_value"], _key(conn, objectid, name)) > 0
+    return conn.execute(conn.sql["delete_value"], key_of(conn, objectid, name)) > 0
 
 
 @operation(repeatable=True, touches=_value)
@@ -175,7 +151,7 @@ def update_state(
     already open. Raises what the callback raises, InvalidValueError and NoSuchObjectError.
     """
     conn = adapt(conn)
-    key = _key(conn, objectid, name)
+    key = key_of(conn, objectid, name)
     locked = "_for_update" if conn.in_transaction else ""
     query = conn.sql[f"select_value_and_stamp{locked}"]
     doubts = conn.memo.get((update_state, objectid, name)) or _Doubts()
@@ -186,11 +162,11 @@ def update_state(
         if text is not None:
             value = decode_value(text, objectid, name)
         elif isinstance(default, NoDefault):
-            raise _no_such_state(objectid, name)
+            raise no_such_state(objectid, name)
         else:
             value = default
         new_text = encode_value(_call_back(conn, thd_update_callback, value), objectid, name)
-        row = _row(conn, objectid, name, new_text)
+        row = row_of(conn, objectid, name, new_text)
         try:
             if stamp is None:
                 written = conn.insert(conn.sql["insert_value"], row)
@@ -233,98 +209,3 @@ class _Doubts:
             f"the answer to an update of {shown(name)} of object {objectid} was lost, and whether"
             f" it took effect before somebody else wrote or deleted the value cannot be told"
         )
-
-
-# --- Several values --------------------------------------------------------------------------
-
-
-@operation(reads=True, touches=_named_values)
-def get_states(
-    conn: AnyConnection, objectid: int, names: Iterable[str] | None = None
-) -> dict[str, Any]:
-    """The object's values by name: all, or those of ``names`` that exist. One statement."""
-    conn = adapt(conn)
-    wanted = None
-    if names is not None:
-        wanted = dict(encode_and_hash(name, "a value's name") for name in _several(conn, names))
-    key = {"objectid": check_id(objectid, "an objectid")}
-    if wanted is None or len(wanted) > MAX_NAMES_IN_STATEMENT:
-        rows = conn.fetch_all(conn.sql["select_values"], key)
-    else:
-        rows = _rows_named(conn, key, sorted(wanted.values()))
-    values = {}
-    for encoded, text in rows:
-        if wanted is None or encoded in wanted:
-            name = encoded.decode()
-            values[name] = decode_value(text, objectid, name)
-    return values
-
-
-def _rows_named(conn: Connection, key: dict[str, Any], digests: list[bytes]) -> Sequence[Row]:
-    # Where nothing is asked for an empty hash finds nothing.
-    hashes = [conn.binary(digest) for digest in digests or [b""]]
-    sql, parameters = conn.sql.for_each("select_values_named", "name_hash", hashes)
-    return conn.fetch_all(sql, parameters | key)
-
-
-@operation(repeatable=True, touches=_some_values)
-def set_states(conn: AnyConnection, objectid: int, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Write several values of an object, all or nothing; what was written.
-
-    All of them are the caller's: one that a rival created meanwhile is overwritten. Rows are
-    locked in one order, so that callers who share names wait for each other and no deadlock comes
-    of it. Raises as set_state does, before anything is written.
-    """
-    conn = adapt(conn)
-    if not isinstance(values, Mapping):
-        raise InvalidTypeError(
-            f"the values to set are a mapping of names to values, not {type(values).__name__}"
-        )
-    rows = {
-        name: _row(conn, objectid, name, encode_value(value, objectid, name))
-        for name, value in values.items()
-    }
-    with conn.transaction():
-        key = {"objectid": check_id(objectid, "an objectid")}
-        if conn.fetch_one(conn.sql["lock_object"], key) is None:
-            raise no_such_object(conn, objectid)
-        if rows:
-            in_order = sorted(rows.values(), key=lambda row: row["name_hash"])
-            conn.execute_many(conn.sql["upsert_value"], in_order)
-    return {name: decode_value(row["value"], objectid, name) for name, row in rows.items()}
-
-
-# --- Keys and rows ---------------------------------------------------------------------------
-
-
-def _key(conn: Connection, objectid: int, name: str) -> dict[str, Any]:
-    _, digest = encode_and_hash(name, "a value's name")
-    return {"objectid": check_id(objectid, "an objectid"), "name_hash": conn.binary(digest)}
-
-
-def _row(conn: Connection, objectid: int, name: str, text: str) -> dict[str, Any]:
-    """The parameters of a statement that writes a value, with a stamp of its own."""
-    encoded, digest = encode_and_hash(name, "a value's name")
-    return {
-        "objectid": check_id(objectid, "an objectid"),
-        "name_hash": conn.binary(digest),
-        "name": conn.binary(encoded),
-        "value": text,
-        "stamp": new_stamp(),
-    }
-
-
-def _several(conn: Connection, names: Iterable[str]) -> Iterable[str]:
-    if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
-        raise InvalidTypeError(
-            f"the names to get are several str, not one {type(names).__name__}: {shown(names)}"
-        )
-    if isinstance(names, Collection):
-        return names
-    # An iterator can be read but once, and this may be a further try.
-    kept: list[str] = conn.memo.setdefault((get_states, id(names)), list(names))
-    return kept
-
-
-def _no_such_state(objectid: int, name: str) -> NoSuchStateError:
-    return NoSuchStateError(f"object {shown(objectid)} has no value named {shown(name)}")

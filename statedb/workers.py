@@ -5,37 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from statedb.errors import PoolClosedError, QueueFullError
-from statedb.lanes import Job, Lanes
-from statedb.operation import traits
+from statedb.lanes import Lanes
+from statedb.operation import ALONE, Batch, traits
+from statedb.ready import Call, Ready
 
 _log = logging.getLogger("statedb")
-
-
-class Call(Job):
-    """A function of a connection with its arguments, when it is due, and who waits for it."""
-
-    __slots__ = ("args", "deadline", "function", "future", "kwargs", "ordered")
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        due: float,
-    ) -> None:
-        super().__init__()
-        self.function = function
-        self.args = args
-        self.kwargs = kwargs
-        self.deadline = due
-        self.future: Future[Any] = Future()
-        self.ordered = False
 
 
 class Workers:
@@ -44,6 +23,7 @@ class Workers:
     def __init__(
         self,
         run: Callable[[Call], Any],
+        run_together: Callable[[Batch, Sequence[Call]], list[Any]],
         *,
         size: int,
         max_pending: int,
@@ -51,6 +31,7 @@ class Workers:
         finish: Callable[[], None],
     ) -> None:
         self._run = run
+        self._run_together = run_together
         self._size = size
         self._max_pending = max_pending
         self._timeout = timeout
@@ -60,21 +41,25 @@ class Workers:
     def _start(self) -> None:
         # Reentrant: under it a Database may be collected, which closes itself.
         self._lock = threading.RLock()
-        self._wakeup = threading.Condition(self._lock)
-        self._ready: deque[Call] = deque()
+        self._ready = Ready()
         self._lanes = Lanes()
         self._threads: set[threading.Thread] = set()
-        self._sleeping = 0
+        #: What wakes those that have nothing to do; the last to fall asleep is woken first.
+        self._sleepers: list[threading.Lock] = []
         #: Accepted and not yet finished, whether running, ready, or behind another in a lane.
         self._pending = 0
         self._closing = False
         self._cancelling = False
 
     def submit(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        batch: Batch | None,
     ) -> Future[Any]:
         """A Future of what the function returns; its time runs from now."""
-        call = Call(function, args, kwargs, time.monotonic() + self._timeout)
+        call = Call(function, args, kwargs, time.monotonic() + self._timeout, batch)
         known = traits(function)
         touched = _touched(known.touches, args, kwargs)
         with self._lock:
@@ -91,19 +76,24 @@ class Workers:
                 admitted = self._lanes.admit(call, *touched, known.reads)
             if admitted:
                 try:
-                    self._rouse()
+                    self._line_up(call)
                 except RuntimeError:
+                    # There is no thread, and nothing else in line.
                     self._lanes.finish(call)
+                    self._ready = Ready()
                     raise
-                self._ready.append(call)
             self._pending += 1
         return call.future
 
+    def _line_up(self, call: Call) -> None:
+        """Have a call run as soon as a thread is free; lock held."""
+        if self._ready.add(call):
+            self._rouse()
+
     def _rouse(self) -> None:
         """See to it that some thread takes what is ready; lock held."""
-        if self._sleeping:
-            self._sleeping -= 1
-            self._wakeup.notify()
+        if self._sleepers:
+            self._sleepers.pop().release()
         elif len(self._threads) < self._size:
             name = f"statedb-worker-{len(self._threads)}"
             # A daemon, or the interpreter would wait for it at exit before any hook could end it.
@@ -117,59 +107,105 @@ class Workers:
             else:
                 self._threads.add(thread)
 
+    def _wake_all(self) -> None:
+        while self._sleepers:
+            self._sleepers.pop().release()
+
     def _work(self) -> None:
-        while (call := self._next()) is not None:
-            try:
-                self._do(call)
-            except BaseException:  # of a done-callback: an Exception concurrent.futures logs itself
-                _log.exception("a done-callback of a Future raised what is no Exception")
-            # Or the last call's arguments and result would live on while this thread sleeps.
-            del call
+        alarm = threading.Lock()
+        alarm.acquire()
+        while calls := self._next(alarm):
+            if len(calls) == 1:
+                self._do(calls[0])
+            else:
+                self._do_together(calls)
+            # Or the last calls' arguments and results would live on while this thread sleeps.
+            del calls
         with self._lock:
             self._threads.discard(threading.current_thread())
             last = not self._threads
         if last:
             self._finish()
 
-    def _next(self) -> Call | None:
-        with self._lock:
-            while not self._ready:
+    def _next(self, alarm: threading.Lock) -> list[Call]:
+        """The calls of the next turn; none where there will be no more."""
+        while True:
+            with self._lock:
+                while self._ready:
+                    if calls := self._ready.take():
+                        return calls
                 if self._closing and not self._pending:
-                    return None
-                self._sleeping += 1
-                self._wakeup.wait()
-            return self._ready.popleft()
+                    return []
+                self._sleepers.append(alarm)
+            alarm.acquire()
+
+    def _begin(self, call: Call) -> bool:
+        """Whether a call is to be made: it was not cancelled, and cannot be from now on."""
+        if self._cancelling and not call.begun:
+            _settle(call.future.cancel)
+        call.begun = call.begun or call.future.set_running_or_notify_cancel()
+        return call.begun
 
     def _do(self, call: Call) -> None:
-        future = call.future
-        if self._cancelling:
-            future.cancel()
-        if not future.set_running_or_notify_cancel():
-            self._done(call)
+        if not self._begin(call):
+            with self._lock:
+                self._done(call)
+                self._end_turn(call.batch)
             return
         try:
             result = self._run(call)
         except BaseException as error:
-            self._done(call)
-            future.set_exception(error)
+            with self._lock:
+                self._done(call)
+                self._end_turn(call.batch)
+            _settle(call.future.set_exception, error)
             # The error's traceback holds this frame, which would hold the Future that holds it.
-            del call, future
+            del call
         else:
-            self._done(call)
-            future.set_result(result)
+            with self._lock:
+                self._done(call)
+                self._end_turn(call.batch)
+            _settle(call.future.set_result, result)
+
+    def _do_together(self, calls: list[Call]) -> None:
+        batch = calls[0].batch
+        assert batch is not None
+        begun = [call for call in calls if self._begin(call)]
+        outcomes = self._run_together(batch, begun) if begun else []
+        with self._lock:
+            for call in calls:
+                if not call.begun:
+                    self._done(call)
+            for call, outcome in zip(begun, outcomes, strict=True):
+                if outcome is ALONE:
+                    call.batch = None
+                    self._line_up(call)
+                else:
+                    self._done(call)
+            self._end_turn(batch)
+        for call, outcome in zip(begun, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                _settle(call.future.set_exception, outcome)
+            elif outcome is not ALONE:
+                _settle(call.future.set_result, outcome)
 
     def _done(self, call: Call) -> None:
-        """Let those follow that waited for this call, before its Future runs any callback."""
-        with self._lock:
-            self._pending -= 1
-            if call.ordered:
-                for freed in self._lanes.finish(call):
-                    assert isinstance(freed, Call)
-                    self._ready.append(freed)
-                    self._rouse()
-            if self._closing and not self._pending:
-                self._sleeping = 0
-                self._wakeup.notify_all()
+        """Let those follow that waited for this call, before its Future runs any callback.
+
+        The lock is held.
+        """
+        self._pending -= 1
+        if call.ordered:
+            for freed in self._lanes.finish(call):
+                assert isinstance(freed, Call)
+                self._line_up(freed)
+        if self._closing and not self._pending:
+            self._wake_all()
+
+    def _end_turn(self, batch: Batch | None) -> None:
+        """See to it that those who wait to travel in the same way can go on; lock held."""
+        if batch is not None and self._ready.ended(batch):
+            self._rouse()
 
     def close(self, *, cancel_futures: bool, wait: bool) -> None:
         """Accept nothing more, and wait until all that was accepted is finished.
@@ -180,8 +216,7 @@ class Workers:
         with self._lock:
             self._closing = True
             self._cancelling = self._cancelling or cancel_futures
-            self._sleeping = 0
-            self._wakeup.notify_all()
+            self._wake_all()
         # What is finished may let others run, and start further threads.
         while threads := self._running():
             if not wait or threading.current_thread() in threads:
@@ -214,3 +249,11 @@ def _touched(
     except Exception:
         return None
     return touched
+
+
+def _settle(settle: Callable[..., Any], *outcome: Any) -> None:
+    """Settle a Future; what its done-callbacks raise must not end this thread."""
+    try:
+        settle(*outcome)
+    except BaseException:  # an Exception concurrent.futures logs itself
+        _log.exception("a done-callback of a Future raised what is no Exception")

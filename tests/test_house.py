@@ -20,12 +20,14 @@ LAYERS = (
     ("dialects.sqlite", "dialects.postgresql", "dialects.mysql"),
     ("connection", "operation"),
     ("resultspec",),
-    ("objects", "claims", "masterrows"),
+    ("objects", "claims", "masterrows", "staterows"),
+    ("states", "batches"),
     ("state", "expiry"),
     ("masters",),
     ("schema", "place"),
     ("lanes", "watchdog"),
-    ("pool", "workers"),
+    ("ready",),
+    ("pool", "workers", "sharedcommit"),
     ("attempts",),
     ("executor",),
     ("detector", "callbacks"),
@@ -43,9 +45,10 @@ LAYERS = (
     ("__main__",),
 )
 # These run operations, and know nothing of what they mean.
-RUNNERS = ("lanes", "watchdog", "pool", "workers", "attempts", "executor")
+RUNNERS = ("lanes", "ready", "watchdog", "pool", "sharedcommit", "workers", "attempts", "executor")
 MEANINGS = {
     *("names", "values", "times", "resultspec", "objects", "state", "schema", "database"),
+    *("staterows", "states", "batches"),
     *("claims", "masterrows", "expiry", "masters", "place"),
     *("detector", "keeper", "membership", "connectors"),
 }

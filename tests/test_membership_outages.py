@@ -248,7 +248,7 @@ class Cluster:
             # As those look who would expire it.
             with self.watchers[0].db.transaction() as conn:
                 sql, parameters = conn.sql.for_each(
-                    "lock_claims_of_masters", "masterid", [masterid]
+                    "lock_claims_of_masters", {"masterid": [masterid]}
                 )
                 return len(conn.fetch_all(sql, parameters)) == 1
         own = self.engine.connect(self.url, autocommit=True, timeout=0)

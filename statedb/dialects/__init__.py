@@ -87,6 +87,9 @@ class Dialect:
     contains: str = "INSTR({field}, {value}) > 0"
     #: Whether missing tables are created on the first connection.
     creates_schema: bool = False
+    #: Whether several callers' writes are committed at once, each in a savepoint of its own; else
+    #: those of one operation may become one statement.
+    shares_commits: bool = False
     #: Whether an UPDATE that finds no row may lock out those who would insert one.
     locks_gaps: bool = False
     #: Whether a connection must not even be closed by a forked child.

@@ -157,6 +157,7 @@ DIALECT = Dialect(
     to_driver=named_parameters,
     begin="BEGIN IMMEDIATE",
     creates_schema=True,
+    shares_commits=True,
     close_before_fork=True,
     in_memory=lambda target: target.path is None,
 )

@@ -1,0 +1,38 @@
+-- What MySQL and MariaDB do for several callers at once.
+
+-- name: select_values_of_keys
+-- Several values, each of which may be another object's; NULL for one that is longer than that.
+SELECT objectid, name_hash, CASE WHEN LENGTH(value) <= %(longest)s THEN value END
+FROM statedb_states FORCE INDEX (PRIMARY)
+WHERE (objectid, name_hash) IN (
+  /*each*/ (%(objectid)s, %(name_hash)b) /*end*/
+)
+ORDER BY objectid, name_hash;
+
+-- name: lock_values
+-- Locks values, but for those that somebody has locked: nobody waits here, so nobody deadlocks. By a
+-- forced index only these rows are locked; a small table would be scanned, and locked whole.
+SELECT objectid, name_hash
+FROM statedb_states FORCE INDEX (PRIMARY)
+WHERE (objectid, name_hash) IN (
+  /*each*/ (%(objectid)s, %(name_hash)b) /*end*/
+)
+ORDER BY objectid, name_hash
+FOR UPDATE SKIP LOCKED;
+
+-- name: update_values
+-- Overwrites values that the transaction has locked.
+UPDATE (
+  /*each UNION ALL*/
+  SELECT
+    %(objectid)s AS objectid,
+    %(name_hash)b AS name_hash,
+    %(value)s AS value,
+    %(stamp)s AS stamp
+  /*end*/
+) AS written
+STRAIGHT_JOIN statedb_states AS stored FORCE INDEX (PRIMARY)
+  ON stored.objectid = written.objectid
+  AND stored.name_hash = written.name_hash
+SET stored.value = written.value,
+    stored.stamp = written.stamp;

@@ -1,0 +1,10 @@
+-- What SQLite answers to several callers at once. Those who write share a commit instead.
+
+-- name: select_values_of_keys
+-- Several values, each of which may be another object's; NULL for one that is longer than that.
+SELECT objectid, name_hash, CASE WHEN LENGTH(value) <= %(longest)s THEN value END
+FROM statedb_states
+WHERE (objectid, name_hash) IN (
+  VALUES /*each*/ (%(objectid)s, %(name_hash)b) /*end*/
+)
+ORDER BY objectid, name_hash;

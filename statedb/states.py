@@ -1,0 +1,94 @@
+"""States: operations on several values of an object at once, as functions of a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from statedb.connection import AnyConnection, Connection, Row, adapt
+from statedb.errors import InvalidTypeError
+from statedb.names import check_id, encode_and_hash, shown
+from statedb.objects import no_such_object
+from statedb.operation import operation
+from statedb.staterows import row_of
+from statedb.values import decode_value, encode_value
+
+#: Past this many names all values of the object are read and picked from: still one statement.
+MAX_NAMES_IN_STATEMENT = 500
+
+
+def _some_values(objectid: Any, values: Any) -> tuple[Any, tuple[Any, ...] | None]:
+    return objectid, tuple(values)
+
+
+def _named_values(objectid: Any, names: Any = None) -> tuple[Any, tuple[Any, ...] | None]:
+    # What is no list or tuple may be an iterator, which can be read but once.
+    return objectid, tuple(names) if isinstance(names, (list, tuple)) else None
+
+
+@operation(reads=True, touches=_named_values)
+def get_states(
+    conn: AnyConnection, objectid: int, names: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """The object's values by name: all, or those of ``names`` that exist. One statement."""
+    conn = adapt(conn)
+    wanted = None
+    if names is not None:
+        wanted = dict(encode_and_hash(name, "a value's name") for name in _several(conn, names))
+    key = {"objectid": check_id(objectid, "an objectid")}
+    if wanted is None or len(wanted) > MAX_NAMES_IN_STATEMENT:
+        rows = conn.fetch_all(conn.sql["select_values"], key)
+    else:
+        rows = _rows_named(conn, key, sorted(wanted.values()))
+    values = {}
+    for encoded, text in rows:
+        if wanted is None or encoded in wanted:
+            name = encoded.decode()
+            values[name] = decode_value(text, objectid, name)
+    return values
+
+
+def _rows_named(conn: Connection, key: dict[str, Any], digests: list[bytes]) -> Sequence[Row]:
+    # Where nothing is asked for an empty hash finds nothing.
+    hashes = [conn.binary(digest) for digest in digests or [b""]]
+    sql, parameters = conn.sql.for_each("select_values_named", {"name_hash": hashes})
+    return conn.fetch_all(sql, parameters | key)
+
+
+@operation(repeatable=True, touches=_some_values, shares_commit=True)
+def set_states(conn: AnyConnection, objectid: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Write several values of an object, all or nothing; what was written.
+
+    All of them are the caller's: one that a rival created meanwhile is overwritten. Rows are
+    locked in one order, so that callers who share names wait for each other and no deadlock comes
+    of it. Raises as set_state does, before anything is written.
+    """
+    conn = adapt(conn)
+    if not isinstance(values, Mapping):
+        raise InvalidTypeError(
+            f"the values to set are a mapping of names to values, not {type(values).__name__}"
+        )
+    rows = {
+        name: row_of(conn, objectid, name, encode_value(value, objectid, name))
+        for name, value in values.items()
+    }
+    with conn.transaction():
+        key = {"objectid": check_id(objectid, "an objectid")}
+        if conn.fetch_one(conn.sql["lock_object"], key) is None:
+            raise no_such_object(conn, objectid)
+        if rows:
+            in_order = sorted(rows.values(), key=lambda row: row["name_hash"])
+            conn.execute_many(conn.sql["upsert_value"], in_order)
+    return {name: decode_value(row["value"], objectid, name) for name, row in rows.items()}
+
+
+def _several(conn: Connection, names: Iterable[str]) -> Iterable[str]:
+    if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+        raise InvalidTypeError(
+            f"the names to get are several str, not one {type(names).__name__}: {shown(names)}"
+        )
+    if isinstance(names, Collection):
+        return names
+    # An iterator can be read but once, and this may be a further try.
+    kept: list[str] = conn.memo.setdefault((get_states, id(names)), list(names))
+    return kept
