@@ -125,15 +125,20 @@ class Executor:
         return commit_together if known.shares_commit else None
 
     def _run_submitted(self, call: Call) -> Any:
-        self._check_due(call)
+        if time.monotonic() > call.deadline:
+            raise CallTimeoutError(
+                f"{name_of(call.function)} waited {self.timeout:g} s in the queue, and was not"
+                f" begun"
+            )
         return self._call(call.function, call.args, call.kwargs, call.deadline, call.in_doubt)
 
     def _run_together(self, batch: Batch, calls: Sequence[Call]) -> list[Any]:
         """What each of several calls gives; ALONE where it has to be made by itself."""
+        deadline = min([call.deadline for call in calls])
         try:
-            for call in calls:
-                self._check_due(call)
-            conn = self._pool.take(min(call.deadline for call in calls))
+            if time.monotonic() > deadline:
+                return [ALONE for _ in calls]
+            conn = self._pool.take(deadline)
         except Exception:
             # Each finds out for itself what is amiss, and whether there is time to try again.
             return [ALONE for _ in calls]
@@ -151,13 +156,6 @@ class Executor:
         finally:
             self._here.connection = None
             self._pool.give_back(conn)
-
-    def _check_due(self, call: Call) -> None:
-        if time.monotonic() > call.deadline:
-            raise CallTimeoutError(
-                f"{name_of(call.function)} waited {self.timeout:g} s in the queue, and was not"
-                f" begun"
-            )
 
     def _join(self, conn: Connection, function: Callable[..., R], args: Any, kwargs: Any) -> R:
         """Run within what this thread is in the middle of: same connection, same transaction."""
@@ -178,23 +176,27 @@ class Executor:
         deadline: float,
         in_doubt: bool = False,
     ) -> R:
-        attempts = Attempts(function, self._pool, deadline, in_doubt)
+        attempts: Attempts | None = None
         memo: dict[Any, Any] = {}
         while True:
-            conn = self._take(attempts)
-            conn.memo = memo
-            self._here.connection = conn
+            conn = None
             try:
+                conn = self._pool.take(deadline)
+                conn.memo = memo
+                self._here.connection = conn
                 return function(conn, *args, **kwargs)
             except Exception as error:
+                attempts = attempts or Attempts(function, self._pool, deadline, in_doubt)
                 attempts.failed(error, conn)
             except BaseException:
-                # Interrupted at an unknown place, perhaps between a statement and its answer.
-                conn.broken = True
+                if conn is not None:
+                    # Interrupted at an unknown place, perhaps between a statement and its answer.
+                    conn.broken = True
                 raise
             finally:
                 self._here.connection = None
-                self._pool.give_back(conn)
+                if conn is not None:
+                    self._pool.give_back(conn)
             self._pause(attempts)
 
     def _take(self, attempts: Attempts) -> Connection:
