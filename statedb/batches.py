@@ -45,7 +45,10 @@ def _got(found: dict[Key, str | None], key: Key, objectid: int, name: str, defau
             return ALONE if text is None else decode_value(text, objectid, name)
         except Exception:
             return ALONE
-    return no_such_state(objectid, name) if isinstance(default, NoDefault) else default
+    if isinstance(default, NoDefault):
+        return no_such_state(objectid, name)
+    # What is an Exception would be raised.
+    return ALONE if isinstance(default, Exception) else default
 
 
 def set_together(conn: Connection, calls: Sequence[Arguments]) -> list[Any]:

@@ -21,6 +21,10 @@ _ENDED = (
 )
 
 
+def _never() -> bool:
+    return False
+
+
 class DriverConnection(Protocol):
     """What an application's own connection has in common with every other."""
 
@@ -41,6 +45,7 @@ class Connection:
         "_cursor",
         "_depth",
         "_doomed",
+        "_query",
         "binary",
         "broken",
         "committed",
@@ -88,9 +93,11 @@ class Connection:
         self.error: Exception | None = None
         #: For how many seconds a statement may wait for a lock.
         self.lock_wait = 0.0
-        #: Whether it has lost its server while it was idle; None where there is no server.
-        self.is_dead = dialect.death_check(raw) if self.owned and dialect.death_check else None
+        #: Whether it has lost its server while it was idle; there may be no server.
+        check = dialect.death_check if self.owned else None
+        self.is_dead = _never if check is None else check(raw)
         self._cursor = dialect.cursor(raw)
+        self._query = dialect.query(self._cursor)
         self._depth = 0
         #: Why no more can be done in the transaction that is open, if it cannot.
         self._doomed: str | None = None
@@ -128,24 +135,49 @@ class Connection:
     def fetch_all(self, sql: str, parameters: Parameters | None = None) -> Sequence[Row]:
         """All rows of a query. One that begins with SELECT is taken to write nothing."""
         commits = not self._depth and not sql.startswith(_READS)
-        # All are fetched at once: SQLite keeps its read lock until a query has come to its end.
-        rows: Sequence[Row] = self._send(sql, parameters, commits, fetches=True)
+        if self._doomed is not None or self.statement_timeout is not None:
+            self._begin_statement()
+        try:
+            execute = self._cursor.execute if commits else self._query
+            if parameters is None:
+                execute(sql)
+            else:
+                execute(sql, parameters)
+            # All at once: SQLite keeps its read lock until a query has come to its end.
+            rows: Sequence[Row] = self._cursor.fetchall()
+        except BaseException as error:
+            if commits or not self._has_met_lock(error):
+                self._failed(error, commits)
+                raise
+            rows = self._fetch_when_free(sql, parameters)
+        if commits:
+            self.committed = True
+        if self.statement_timeout is not None:
+            self.deadline = None
+        return rows
+
+    def _has_met_lock(self, error: BaseException) -> bool:
+        """Whether a query can be asked again, now waiting for who has locked what it reads."""
+        return self.owned and not self._depth and self.dialect.failure(error) is Failure.BUSY
+
+    def _fetch_when_free(self, sql: str, parameters: Any) -> Sequence[Row]:
+        try:
+            self._cursor.execute(sql, () if parameters is None else parameters)
+            rows: Sequence[Row] = self._cursor.fetchall()
+        except BaseException as error:
+            self._failed(error, commits=False)
+            raise
         return rows
 
     def fetch_one(self, sql: str, parameters: Parameters | None = None) -> Row | None:
         """The first row of a query, or None."""
-        commits = not self._depth and not sql.startswith(_READS)
-        rows: Sequence[Row] = self._send(sql, parameters, commits, fetches=True)
+        rows = self.fetch_all(sql, parameters)
         return rows[0] if rows else None
 
-    def _send(
-        self, sql: str, parameters: Any, commits: bool, *, many: bool = False, fetches: bool = False
-    ) -> Any:
-        if self._doomed is not None:
-            raise DatabaseError(self._doomed)
-        if self.statement_timeout is not None:
-            self.deadline = time.monotonic() + self.statement_timeout
-        rows = None
+    def _send(self, sql: str, parameters: Any, commits: bool, *, many: bool = False) -> None:
+        """Run a statement whose rows are of no interest."""
+        if self._doomed is not None or self.statement_timeout is not None:
+            self._begin_statement()
         try:
             if many:
                 self._cursor.executemany(sql, parameters)
@@ -153,18 +185,27 @@ class Connection:
                 self._cursor.execute(sql)
             else:
                 self._cursor.execute(sql, parameters)
-            if fetches:
-                rows = self._cursor.fetchall()
         except BaseException as error:
-            if self.owned:
-                self._note_failure(error, commits)
+            # Of many, those before the one that failed stay: something may have been done.
+            self.committed = self.committed or (many and commits)
+            self._failed(error, commits)
             raise
-        finally:
-            if self.statement_timeout is not None:
-                self.deadline = None
         if commits:
             self.committed = True
-        return rows
+        if self.statement_timeout is not None:
+            self.deadline = None
+
+    def _begin_statement(self) -> None:
+        if self._doomed is not None:
+            raise DatabaseError(self._doomed)
+        if self.statement_timeout is not None:
+            self.deadline = time.monotonic() + self.statement_timeout
+
+    def _failed(self, error: BaseException, commits: bool) -> None:
+        if self.owned:
+            self._note_failure(error, commits)
+        if self.statement_timeout is not None:
+            self.deadline = None
 
     def _note_failure(self, error: BaseException, commits: bool) -> None:
         failure = self.dialect.failure(error)

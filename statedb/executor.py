@@ -126,19 +126,26 @@ class Executor:
 
     def _run_submitted(self, call: Call) -> Any:
         if time.monotonic() > call.deadline:
-            raise CallTimeoutError(
+            late = CallTimeoutError(
                 f"{name_of(call.function)} waited {self.timeout:g} s in the queue, and was not"
-                f" begun"
+                f" begun{' again' if call.in_doubt else ''}"
             )
+            if call.in_doubt:
+                raise outcome_unknown(call.function, late) from late
+            raise late
         return self._call(call.function, call.args, call.kwargs, call.deadline, call.in_doubt)
 
     def _run_together(self, batch: Batch, calls: Sequence[Call]) -> list[Any]:
         """What each of several calls gives; ALONE where it has to be made by itself."""
-        deadline = min([call.deadline for call in calls])
+        now = time.monotonic()
+        timely = [call for call in calls if now <= call.deadline]
+        if not timely:
+            return [ALONE for _ in calls]
+        if len(timely) < len(calls):
+            outcomes = dict(zip(timely, self._run_together(batch, timely), strict=True))
+            return [outcomes.get(call, ALONE) for call in calls]
         try:
-            if time.monotonic() > deadline:
-                return [ALONE for _ in calls]
-            conn = self._pool.take(deadline)
+            conn = self._pool.take(min([call.deadline for call in calls]))
         except Exception:
             # Each finds out for itself what is amiss, and whether there is time to try again.
             return [ALONE for _ in calls]
@@ -146,13 +153,13 @@ class Executor:
         self._here.connection = conn
         try:
             return batch(conn, calls)
-        except Exception:
+        except BaseException as error:
+            # What is no Exception comes of a caller's own value: alone he gets it again, and the
+            # others are none the worse. It may have come between a statement and its answer.
+            conn.broken = conn.broken or not isinstance(error, Exception)
             for call in calls:
                 call.in_doubt = conn.in_doubt
             return [ALONE for _ in calls]
-        except BaseException:
-            conn.broken = True
-            raise
         finally:
             self._here.connection = None
             self._pool.give_back(conn)

@@ -84,7 +84,7 @@ class Pool:
                 self._places += 1
         if waiter is not None:
             conn = self._wait(waiter, deadline)
-        if conn is not None and conn.is_dead is not None and conn.is_dead():
+        if conn is not None and conn.is_dead():
             self._discard(conn)
             conn = None
         if conn is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, Final
 
+from statedb.futures import CallFuture
 from statedb.lanes import Job
 from statedb.operation import Batch
 
@@ -29,6 +29,7 @@ class Call(Job):
         "future",
         "in_doubt",
         "kwargs",
+        "may_wait",
         "ordered",
     )
 
@@ -47,7 +48,9 @@ class Call(Job):
         self.deadline = due
         #: How it may travel with others, if it may.
         self.batch = batch
-        self.future: Future[Any] = Future()
+        #: Whether it may wait for somebody's lock where it is made by itself, but not with others.
+        self.may_wait = False
+        self.future = CallFuture()
         self.ordered = False
         #: Its Future can no longer be cancelled.
         self.begun = False
@@ -101,7 +104,12 @@ class Ready:
         waiting = turn.waiting
         if not waiting:
             turn.turns -= 1
-        return [waiting.popleft() for _ in range(min(len(waiting), MOST_TOGETHER))]
+        calls = [waiting.popleft() for _ in range(min(len(waiting), MOST_TOGETHER))]
+        if len(calls) == 1 and calls[0].may_wait:
+            # Those that come later are not to wait with it.
+            calls[0].batch = None
+            turn.turns -= 1
+        return calls
 
     def ended(self, batch: Batch) -> bool:
         """Note that a turn of several is over; whether there is another one for more of them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,13 @@ def commit_together(conn: Connection, calls: Sequence[Arguments]) -> list[Any]:
     """What several calls give, once all of it is committed; what fails harms no other."""
     # Mostly none fails. Where one does, all is undone, and done again with each call in a savepoint
     # of its own: two more statements, which together take as long as a call itself.
-    with contextlib.suppress(Exception), conn.transaction():
-        return [_made(conn, call) for call in calls]
+    try:
+        with conn.transaction():
+            return [_made(conn, call) for call in calls]
+    except Exception as error:
+        # The file is locked, and has been for about as long as there was time to wait.
+        if error is conn.error and conn.dialect.failure(error) is not None:
+            raise
     with conn.transaction():
         return [_made_in_savepoint(conn, call) for call in calls]
 

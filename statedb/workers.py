@@ -61,6 +61,7 @@ class Workers:
         """A Future of what the function returns; its time runs from now."""
         call = Call(function, args, kwargs, time.monotonic() + self._timeout, batch)
         known = traits(function)
+        call.may_wait = batch is not None and batch is known.batch and not known.reads
         touched = _touched(known.touches, args, kwargs)
         with self._lock:
             if self._closing:
@@ -159,6 +160,7 @@ class Workers:
                 self._done(call)
                 self._end_turn(call.batch)
             _settle(call.future.set_exception, error)
+            _settle(call.future.call_back)
             # The error's traceback holds this frame, which would hold the Future that holds it.
             del call
         else:
@@ -166,6 +168,7 @@ class Workers:
                 self._done(call)
                 self._end_turn(call.batch)
             _settle(call.future.set_result, result)
+            _settle(call.future.call_back)
 
     def _do_together(self, calls: list[Call]) -> None:
         batch = calls[0].batch
@@ -188,6 +191,9 @@ class Workers:
                 _settle(call.future.set_exception, outcome)
             elif outcome is not ALONE:
                 _settle(call.future.set_result, outcome)
+        for call, outcome in zip(begun, outcomes, strict=True):
+            if outcome is not ALONE:
+                _settle(call.future.call_back)
 
     def _done(self, call: Call) -> None:
         """Let those follow that waited for this call, before its Future runs any callback.

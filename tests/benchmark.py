@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import json
 import os
+import sqlite3
 import statistics
 import sys
 import tempfile
@@ -175,7 +176,9 @@ def _bare(db: Database, objectid: int) -> tuple[Call, Call]:
             conn.binary(name_hash(encode_name(NAME, "a value's name"))),
         )
     )
-    cursor = db.run(lambda conn: conn.raw).cursor()
+    raw = db.run(lambda conn: conn.raw)
+    # Ours waits for others' locks; the driver's own does not.
+    cursor = sqlite3.Cursor(raw) if isinstance(raw, sqlite3.Connection) else raw.cursor()
     key = {"objectid": objectid, "name_hash": digest}
     # A new one each time, or MySQL would find nothing to change, and write nothing.
     stamps = itertools.count(1)

@@ -38,7 +38,11 @@ def watch(before: Callable[[str], None]) -> Iterator[None]:
     originals = {name: statedb.dialects._loaded(name) for name in list(known)}
 
     def wrapped(dialect: Dialect) -> Dialect:
-        return dataclasses.replace(dialect, cursor=lambda raw: _Cursor(dialect.cursor(raw), before))
+        return dataclasses.replace(
+            dialect,
+            cursor=lambda raw: _Cursor(dialect.cursor(raw), before),
+            query=lambda cursor: cursor.execute,
+        )
 
     try:
         for dialect in originals.values():

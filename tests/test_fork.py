@@ -113,6 +113,42 @@ def test_forks_in_the_middle_of_load_harm_neither_side(
         assert stored(objectid, name) == turn
 
 
+def test_forks_while_many_futures_travel_together_harm_neither_side(
+    db: Database, objectid: int, stored: Stored
+) -> None:
+    stop = threading.Event()
+    failed: list[BaseException] = []
+    turns = [0]
+
+    def load() -> None:
+        try:
+            while not stop.is_set():
+                turns[0] += 1
+                sets = [db.state.setState(objectid, f"k{n}", turns[0]) for n in range(50)]
+                gets = [db.state.getState(objectid, f"k{n}") for n in range(50)]
+                assert [one.result(timeout=30) for one in sets + gets] == [turns[0]] * 100
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+
+    def child() -> None:
+        sets = [db.state.setState(objectid, f"child{n}", n) for n in range(50)]
+        gets = [db.state.getState(objectid, f"child{n}") for n in range(50)]
+        assert [one.result(timeout=20) for one in sets + gets] == [*range(50), *range(50)]
+        db.close()
+
+    for _ in range(4):
+        time.sleep(0.03)
+        _in_child(child)
+    stop.set()
+    thread.join()
+    assert not failed
+    assert {stored(objectid, f"k{n}") for n in range(50)} == {turns[0]}
+    assert stored(objectid, "child49") == 49
+
+
 def test_a_child_that_ends_without_closing_leaves_its_parents_connections_alone(
     db: Database, objectid: int
 ) -> None:

@@ -17,6 +17,8 @@ LAYERS = (
     ("names", "sqlfiles", "stamps"),
     ("times",),
     ("values", "dialects", "dialects.sockets", "dialects.urls"),
+    ("dialects.turns", "dialects.sqlite_errors", "dialects.sqlite_log"),
+    ("dialects.sqlite_connection",),
     ("dialects.sqlite", "dialects.postgresql", "dialects.mysql"),
     ("connection", "operation"),
     ("resultspec",),
@@ -25,7 +27,7 @@ LAYERS = (
     ("state", "expiry"),
     ("masters",),
     ("schema", "place"),
-    ("lanes", "watchdog"),
+    ("lanes", "watchdog", "futures"),
     ("ready",),
     ("pool", "workers", "sharedcommit"),
     ("attempts",),
@@ -45,7 +47,17 @@ LAYERS = (
     ("__main__",),
 )
 # These run operations, and know nothing of what they mean.
-RUNNERS = ("lanes", "ready", "watchdog", "pool", "sharedcommit", "workers", "attempts", "executor")
+RUNNERS = (
+    "futures",
+    "lanes",
+    "ready",
+    "watchdog",
+    "pool",
+    "sharedcommit",
+    "workers",
+    "attempts",
+    "executor",
+)
 MEANINGS = {
     *("names", "values", "times", "resultspec", "objects", "state", "schema", "database"),
     *("staterows", "states", "batches"),
@@ -199,6 +211,6 @@ def test_random_numbers_that_an_application_may_seed_are_for_waits_only() -> Non
         if (isinstance(node, ast.Import) and any(one.name == "random" for one in node.names))
         or (isinstance(node, ast.ImportFrom) and node.module == "random")
     }
-    assert users <= {"attempts", "keeper"}
+    assert users <= {"attempts", "keeper", "dialects.sqlite_connection"}
     drawn = {module for module, _, owner, name in _calls() if (owner, name) == ("os", "urandom")}
     assert drawn == {"stamps"}

@@ -80,6 +80,8 @@ class Dialect:
     to_driver: Callable[[str], str]
     #: What the driver wants for a ``%(name)b``.
     binary: Callable[[bytes], Any] = bytes
+    #: What runs a query on a cursor at once, where its ``execute`` would first see to locks.
+    query: Callable[[Any], Callable[..., Any]] = lambda cursor: cursor.execute
     #: The shortest such bound that the server takes.
     least_lock_wait: float = 0.0
     begin: str = "BEGIN"

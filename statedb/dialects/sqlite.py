@@ -5,31 +5,50 @@ from __future__ import annotations
 import sqlite3
 import time
 import urllib.parse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from statedb.dialects import Dialect, Failure, Transaction
+from statedb.dialects import Dialect, Transaction
+from statedb.dialects.sqlite_connection import PatientConnection, PatientCursor
+from statedb.dialects.sqlite_errors import failure, is_unique_violation
 from statedb.errors import InvalidURLError
 from statedb.sqlfiles import named_parameters, shipped
 
 _FORMS = "sqlite:///relative.db, sqlite:////absolute.db or sqlite:// (memory)"
+#: What a file's URL may ask for; the first is what it gets unless it does.
+_SETTINGS = {
+    "journal_mode": ("wal", "delete", "truncate"),
+    "synchronous": ("full", "normal", "extra"),
+}
+#: With a rollback journal, a writer that waits for readers holds new ones off, but only while it
+#: waits within SQLite. So there it waits for a little, and for readers that is long.
+_WAIT_WITHIN = 2
 
 
 @dataclass(frozen=True)
 class SQLiteTarget:
-    """A database file, or None for one in memory."""
+    """A database file, or None for one in memory, and how to keep it."""
 
     path: str | None
+    journal_mode: str = "wal"
+    synchronous: str = "full"
 
     def __str__(self) -> str:
-        return "sqlite://" if self.path is None else f"sqlite:///{self.path}"
+        if self.path is None:
+            return "sqlite://"
+        asked = [
+            f"{name}={value}"
+            for name, (usual, *_) in _SETTINGS.items()
+            if (value := getattr(self, name)) != usual
+        ]
+        return f"sqlite:///{self.path}{'?' * bool(asked)}{'&'.join(asked)}"
 
 
 def parse(url: str) -> SQLiteTarget:
     rest = url.partition("://")[2]
-    path, question, _ = rest.partition("?")
-    if question:
-        raise InvalidURLError(f"a SQLite URL takes no parameters after '?': {_FORMS}")
+    path, question, query = rest.partition("?")
     if path and not path.startswith("/"):
         raise InvalidURLError(
             f"a SQLite URL names no host, so it has three slashes or four: {_FORMS}"
@@ -37,78 +56,58 @@ def parse(url: str) -> SQLiteTarget:
     path = urllib.parse.unquote(path[1:])
     if "\0" in path:
         raise InvalidURLError("the path in a SQLite URL holds a NUL")
+    if path in ("", ":memory:"):
+        if question:
+            raise InvalidURLError("the URL of a SQLite database in memory takes no parameters")
+        return SQLiteTarget(None)
     # Absolute from here on: a later chdir must not lead a later connection to another file.
-    absolute = None if path in ("", ":memory:") else str(Path(path).absolute())
-    return SQLiteTarget(absolute)
+    return SQLiteTarget(str(Path(path).absolute()), **_settings(query if question else None))
+
+
+def _settings(query: str | None) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for part in () if query is None else query.split("&"):
+        name, _, value = part.partition("=")
+        if name in settings or value not in _SETTINGS.get(name, ()):
+            legal = " and ".join(f"{one}={'|'.join(many)}" for one, many in _SETTINGS.items())
+            raise InvalidURLError(f"a SQLite URL takes these parameters, each once: {legal}")
+        settings[name] = value
+    return settings
 
 
 def connect(target: SQLiteTarget, timeout: float) -> sqlite3.Connection:
-    deadline = time.monotonic() + timeout
-    path = ":memory:" if target.path is None else target.path
-    raw = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
-    try:
-        if target.path is not None:
-            _use_write_ahead_log(raw, deadline)
+    if target.path is None:
+        raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         raw.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        raw.close()
-        raise
-    return raw
-
-
-def _use_write_ahead_log(raw: sqlite3.Connection, deadline: float) -> None:
-    # Two connections that switch at once see "database is locked" without waiting, whatever the
-    # busy timeout says; the mode is kept in the file, so the loser finds it switched.
-    while not _is_write_ahead_log(raw, give_up=time.monotonic() > deadline):
-        time.sleep(0.005)
-
-
-def _is_write_ahead_log(raw: sqlite3.Connection, *, give_up: bool) -> bool:
+        return raw
+    deadline = time.monotonic() + timeout
+    patient = PatientConnection(target.path, timeout)
     try:
-        if raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            raw.execute("PRAGMA journal_mode = WAL").fetchall()
+        cursor = sqlite3.Cursor(patient)
+        while not _is_in_mode(cursor, target.journal_mode, give_up=time.monotonic() > deadline):
+            time.sleep(0.005)
+        cursor.execute(f"PRAGMA synchronous = {target.synchronous}")
+        if target.journal_mode == "wal":
+            patient.keep_log_short()
+        else:
+            cursor.execute(f"PRAGMA busy_timeout = {_WAIT_WITHIN}").fetchall()
+    except BaseException:
+        patient.close()
+        raise
+    return patient
+
+
+def _is_in_mode(cursor: sqlite3.Cursor, mode: str, *, give_up: bool) -> bool:
+    # Two connections that switch at once see "database is locked" without waiting, whatever the
+    # busy timeout says; that it is WAL or not is kept in the file, so the loser finds it switched.
+    try:
+        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != mode:
+            cursor.execute(f"PRAGMA journal_mode = {mode}").fetchall()
     except sqlite3.OperationalError as error:
         if give_up or failure(error) is None:
             raise
         return False
     return True
-
-
-_BUSY, _LOCKED, _INTERRUPT = 5, 6, 9
-_CONSTRAINT_UNIQUE, _CONSTRAINT_PRIMARYKEY = 2067, 1555
-_BUSY_SNAPSHOT = 517
-
-
-def _code(error: BaseException) -> int:
-    """SQLite's extended result code; Python 3.10 keeps the message only."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        message = str(error)
-        if message.startswith("database is locked"):
-            code = _BUSY
-        elif message.startswith("database table is locked"):
-            code = _LOCKED
-        elif message == "interrupted":
-            code = _INTERRUPT
-        elif message.startswith("UNIQUE constraint failed"):
-            code = _CONSTRAINT_UNIQUE
-    return code or 0
-
-
-def failure(error: BaseException) -> Failure | None:
-    if not isinstance(error, sqlite3.Error):
-        return None
-    code = _code(error)
-    if code in (_BUSY_SNAPSHOT, _INTERRUPT):
-        return Failure.CONFLICT
-    return Failure.BUSY if code & 0xFF in (_BUSY, _LOCKED) else None
-
-
-def is_unique_violation(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.IntegrityError) and _code(error) in (
-        _CONSTRAINT_UNIQUE,
-        _CONSTRAINT_PRIMARYKEY,
-    )
 
 
 def transaction(raw: sqlite3.Connection) -> Transaction:
@@ -127,8 +126,28 @@ def begin_implicit(raw: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
     cursor.execute("BEGIN EXCLUSIVE" if kind == "EXCLUSIVE" else "BEGIN IMMEDIATE")
 
 
+def cursor(raw: sqlite3.Connection) -> sqlite3.Cursor:
+    # An application's own factory of cursors may give what it likes.
+    return PatientCursor(raw) if isinstance(raw, PatientConnection) else sqlite3.Cursor(raw)
+
+
+def query(cursor: sqlite3.Cursor) -> Callable[..., Any]:
+    # In a write-ahead log a query meets no locks, but for a moment when the last writer leaves.
+    execute: Callable[..., Any] = sqlite3.Cursor.execute.__get__(cursor)
+    return execute
+
+
+def cut(raw: sqlite3.Connection) -> None:
+    raw.interrupt()
+    if isinstance(raw, PatientConnection):
+        raw.stop_waiting()
+
+
 def limit_lock_wait(raw: sqlite3.Connection, seconds: float) -> None:
-    raw.execute(f"PRAGMA busy_timeout = {max(1, int(seconds * 1000))}")
+    if isinstance(raw, PatientConnection):
+        raw.patience = seconds
+    else:
+        raw.execute(f"PRAGMA busy_timeout = {max(1, int(seconds * 1000))}")
 
 
 def new_id(cursor: sqlite3.Cursor) -> int | None:
@@ -142,14 +161,15 @@ DIALECT = Dialect(
     sql=(shipped("common"), shipped("sqlite")),
     parse=parse,
     connect=connect,
-    cursor=sqlite3.Cursor,
+    cursor=cursor,
+    query=query,
     failure=failure,
     is_unique_violation=is_unique_violation,
     transaction=transaction,
     begin_implicit=begin_implicit,
     why_unusable=lambda raw: None,
     death_check=None,
-    cut=sqlite3.Connection.interrupt,
+    cut=cut,
     limit_lock_wait=limit_lock_wait,
     new_id=new_id,
     # It counts days, as a float, and knows milliseconds; unixepoch('subsec') is too new.

@@ -1,0 +1,41 @@
+"""Futures of calls that are resolved several at a time: first all of them, then their callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+
+class CallFuture(Future[Any]):
+    """A Future that calls nobody back before ``call_back``.
+
+    Else a done-callback that waits for one that travelled with it would wait for its own thread,
+    which has yet to resolve that one.
+    """
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        if not self.done():
+            waiting = self.__dict__.setdefault("_later", [])
+            waiting.append(fn)
+            if not self.done():
+                return
+            # It was resolved meanwhile, and whoever did that may have called back already.
+            try:
+                waiting.remove(fn)
+            except ValueError:
+                return
+        super().add_done_callback(fn)
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        if cancelled:
+            self.call_back()
+        return cancelled
+
+    def call_back(self) -> None:
+        """Call the done-callbacks of a Future that is resolved, in their order."""
+        waiting = self.__dict__.get("_later", ())
+        while waiting:
+            # By now it is done: this calls at once, and logs what is raised.
+            super().add_done_callback(waiting.pop(0))

@@ -1,0 +1,535 @@
+"""SQLite's files: who writes when, how they are kept, and how long the log gets."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import ABSENT, ENGINES
+
+import statedb
+from statedb import CallTimeoutError, Connection, Database, InvalidURLError
+from statedb.dialects.sqlite_connection import PatientConnection
+from statedb.dialects.sqlite_log import LIMIT, LONG, Log, has_reset_race
+from statedb.dialects.turns import Turns, Writer
+
+pytestmark = pytest.mark.skipif(
+    not any(engine.name == "sqlite" for engine in ENGINES), reason="SQLite only"
+)
+MODES = ("wal", "delete", "truncate")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite"
+
+
+@contextlib.contextmanager
+def _another_process(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()
+            try:
+                process.wait(30)
+            finally:
+                process.kill()
+
+
+def _read(path: Path, objectid: int, name: str) -> object:
+    with contextlib.closing(sqlite3.connect(path)) as second:
+        return statedb.state.get_state(second, objectid, name, ABSENT)
+
+
+# --- Turns -----------------------------------------------------------------------------------
+
+
+def test_turns_are_had_in_the_order_in_which_they_were_asked_for() -> None:
+    turns, first = Turns(), Writer()
+    assert turns.take(first, 0)
+    had: list[int] = []
+
+    def write(number: int) -> None:
+        writer = Writer()
+        assert turns.take(writer, 30)
+        had.append(number)
+        turns.leave(writer)
+
+    threads = []
+    for number in range(5):
+        threads.append(threading.Thread(target=write, args=(number,)))
+        threads[-1].start()
+        while len(turns._waiting) <= number:
+            time.sleep(0.001)
+    turns.leave(first)
+    for thread in threads:
+        thread.join()
+    assert had == [0, 1, 2, 3, 4]
+
+
+def test_who_has_waited_in_vain_is_out_of_the_queue() -> None:
+    turns, first, second, third = Turns(), Writer(), Writer(), Writer()
+    assert turns.take(first, 0)
+    assert not turns.take(second, 0.01)
+    turns.leave(first)
+    assert turns.take(third, 0)
+
+
+def test_a_turn_that_comes_with_an_interrupt_goes_to_the_next() -> None:
+    class Interrupted(Writer):
+        def rest(self, seconds: float) -> bool:
+            turns.leave(first)
+            raise KeyboardInterrupt
+
+    turns, first, second = Turns(), Writer(), Interrupted()
+    assert turns.take(first, 0)
+    with pytest.raises(KeyboardInterrupt):
+        turns.take(second, 30)
+    turns.leave(second)
+    assert turns.take(first, 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nobody_is_starved_by_who_writes_all_the_time(path: Path, mode: str) -> None:
+    with statedb.connect(f"sqlite:///{path}?journal_mode={mode}") as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+        done, reached, ready = threading.Event(), threading.Semaphore(0), threading.Barrier(3)
+        counts = [0] * 3
+
+        def write(number: int) -> None:
+            db.run(lambda conn: ready.wait(30))  # as many connections are open then
+            while not done.is_set():
+                counts[number] += 1
+                db.state.thdSetState(objectid, f"k{number}", counts[number])
+                if counts[number] == 20:
+                    reached.release()
+
+        with ThreadPoolExecutor(3) as threads:
+            ends = [threads.submit(write, number) for number in range(3)]
+            for _ in range(3):
+                assert reached.acquire(timeout=30)
+            done.set()
+            for end in ends:
+                end.result()
+    # First come, first served: all are served as often, but for how they began and ended.
+    assert max(counts) - min(counts) < 20
+    assert [_read(path, objectid, f"k{number}") for number in range(3)] == counts
+
+
+def test_two_databases_of_one_file_in_one_thread_do_not_hang(path: Path) -> None:
+    with (
+        statedb.connect(f"sqlite:///{path}") as one,
+        statedb.connect(f"sqlite:///{path}", timeout=0.5) as other,
+    ):
+        objectid = one.state.thdGetObjectId("a", "B")
+        with one.transaction():
+            one.state.thdSetState(objectid, "k", 1)
+            assert other.state.thdGetState(objectid, "k", None) is None
+            with pytest.raises(CallTimeoutError, match="database is locked"):
+                other.state.thdSetState(objectid, "k", 2)
+        assert other.state.thdSetState(objectid, "l", 3) == 3
+    assert [_read(path, objectid, name) for name in "kl"] == [1, 3]
+
+
+def test_a_turn_is_given_back_by_a_transaction_however_it_ends(path: Path) -> None:
+    with statedb.connect(f"sqlite:///{path}", timeout=2.0) as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+
+        def lose(conn: Connection) -> None:
+            conn.execute("BEGIN IMMEDIATE")  # and it is never ended
+
+        def close(conn: Connection) -> None:
+            conn.execute("BEGIN IMMEDIATE")
+            conn.raw.close()
+
+        def interrupt(conn: Connection) -> None:
+            with conn.transaction():
+                raise KeyboardInterrupt
+
+        for leave in (lose, close):
+            db.run(leave)
+            assert db.state.thdSetState(objectid, "k", leave.__name__) == leave.__name__
+        with pytest.raises(KeyboardInterrupt):
+            db.run(interrupt)
+        with pytest.raises(statedb.DatabaseError, match="no_such_table"), db.transaction() as conn:
+            conn.execute("INSERT INTO no_such_table VALUES (1)")
+        assert db.state.thdSetState(objectid, "k", 4) == 4
+    assert _read(path, objectid, "k") == 4
+
+
+def test_a_connection_that_is_forgotten_in_a_transaction_has_no_turn_any_more(path: Path) -> None:
+    forgotten = PatientConnection(str(path), 0.0)
+    forgotten.execute("BEGIN IMMEDIATE")
+    with contextlib.closing(PatientConnection(str(path), 5.0)) as next_one:
+        del forgotten
+        gc.collect()
+        next_one.execute("CREATE TABLE it (number INTEGER)")
+
+
+def test_the_drivers_own_connection_waits_as_well(path: Path) -> None:
+    with statedb.connect(f"sqlite:///{path}") as db:
+        db.state.thdGetObjectId("a", "B")
+        with contextlib.closing(
+            sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        ) as own:
+            own.execute("BEGIN IMMEDIATE")
+            timer = threading.Timer(0.2, own.execute, ("COMMIT",))
+            timer.start()
+            db.run(lambda conn: conn.raw.execute("CREATE TABLE it (number INTEGER)"))
+            timer.join()
+            assert own.execute("SELECT COUNT(*) FROM it").fetchone() == (0,)
+
+
+def test_a_reader_for_long_keeps_no_writer_waiting_nor_is_kept(path: Path) -> None:
+    with statedb.connect(f"sqlite:///{path}", timeout=5.0) as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+
+        def read(conn: Connection) -> None:
+            conn.execute("BEGIN")
+            assert conn.fetch_one("SELECT COUNT(*) FROM statedb_states") == (0,)
+            writer = threading.Thread(target=db.state.thdSetState, args=(objectid, "l", 2))
+            writer.start()
+            writer.join(20)
+            conn.execute("COMMIT")
+
+        db.run(read)
+        with db.transaction(), ThreadPoolExecutor(1) as thread:
+            db.state.thdSetState(objectid, "k", 3)
+            begun = thread.submit(db.run, lambda conn: conn.execute("SAVEPOINT it"))
+            begun.result(20)
+    assert _read(path, objectid, "k") == 3
+
+
+def test_rows_before_one_that_is_refused_are_not_written_twice(path: Path) -> None:
+    with statedb.connect(f"sqlite:///{path}") as db:
+        db.run(lambda conn: conn.execute("CREATE TABLE it (number INTEGER)"))
+        with contextlib.closing(
+            sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        ) as own:
+
+            def rows() -> Iterator[tuple[int]]:
+                yield (1,)
+                own.execute("BEGIN IMMEDIATE")
+                timer = threading.Timer(0.1, own.execute, ("COMMIT",))
+                timer.start()
+                yield (2,)
+                timer.join()
+
+            several = rows()
+            db.run(lambda conn: conn.execute_many("INSERT INTO it VALUES (?)", several))  # type: ignore[arg-type]
+            found = own.execute("SELECT number FROM it ORDER BY rowid").fetchall()
+    assert found == [(1,), (2,)]
+
+
+_HOLDER = """
+import sys, statedb
+with statedb.connect(sys.argv[1]) as db, db.transaction():
+    db.state.thdSetState(int(sys.argv[2]), "k", "the holder's")
+    print("has it", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system stops no processes")
+def test_a_process_that_is_stopped_in_a_transaction_is_waited_for_within_the_timeout(
+    path: Path,
+) -> None:
+    url = f"sqlite:///{path}"
+    with statedb.connect(url, timeout=0.5) as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+        with _another_process(_HOLDER, url, objectid) as holder:
+            assert holder.stdout is not None
+            assert holder.stdin is not None
+            assert holder.stdout.readline() == "has it\n"
+            holder.send_signal(signal.SIGSTOP)
+            begun = time.monotonic()
+            with pytest.raises(CallTimeoutError):
+                db.state.thdSetState(objectid, "k", 1)
+            assert time.monotonic() - begun < 10
+            assert db.state.thdGetState(objectid, "k", None) is None
+            holder.kill()
+            holder.wait()
+            assert db.state.thdSetState(objectid, "k", 2) == 2
+    assert _read(path, objectid, "k") == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_forked_while_another_file_is_written_does_not_inherit_the_turn(
+    tmp_path: Path,
+) -> None:
+    # The same file could not be opened by the child at all.
+    url, link = f"sqlite:///{tmp_path}/one.sqlite", f"sqlite:///{tmp_path}/other.sqlite"
+    with statedb.connect(url, timeout=20) as db, statedb.connect(link, timeout=5) as other:
+        objectid = other.state.thdGetObjectId("a", "B")
+        db.state.thdGetObjectId("a", "B")
+        with db.transaction():
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    code = int(other.state.thdSetState(objectid, "k", 0))
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert _read(tmp_path / "other.sqlite", objectid, "k") == 0
+
+
+# --- How a file is kept ----------------------------------------------------------------------
+
+
+def _settings(db: Database) -> tuple[object, object]:
+    return db.run(
+        lambda conn: (
+            (conn.fetch_one("PRAGMA journal_mode") or [None])[0],
+            (conn.fetch_one("PRAGMA synchronous") or [None])[0],
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "settings", "shown"),
+    [
+        ("", ("wal", 2), ""),
+        ("?journal_mode=wal&synchronous=full", ("wal", 2), ""),
+        ("?synchronous=normal", ("wal", 1), "?synchronous=normal"),
+        ("?journal_mode=delete", ("delete", 2), "?journal_mode=delete"),
+        (
+            "?synchronous=extra&journal_mode=truncate",
+            ("truncate", 3),
+            "?journal_mode=truncate&synchronous=extra",
+        ),
+    ],
+)
+def test_a_url_says_how_a_file_is_kept(
+    path: Path, query: str, settings: tuple[object, object], shown: str
+) -> None:
+    with statedb.connect(f"sqlite:///{path}{query}") as db:
+        assert _settings(db) == settings
+        assert repr(db) == f"<statedb.Database sqlite:///{path}{shown}>"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?",
+        "?journal_mode",
+        "?journal_mode=",
+        "?journal_mode=off",
+        "?journal_mode=WAL",
+        "?journal_mode=memory",
+        "?synchronous=off",
+        "?synchronous=full&synchronous=full",
+        "?journal_mode=wal&",
+        "?journal_mode=wal;synchronous=full",
+        "?timeout=5",
+    ],
+)
+def test_what_a_url_cannot_ask_for_is_answered_with_what_it_can(path: Path, query: str) -> None:
+    legal = r"journal_mode=wal\|delete\|truncate and synchronous=full\|normal\|extra"
+    with pytest.raises(InvalidURLError, match=legal):
+        statedb.connect(f"sqlite:///{path}{query}")
+
+
+@pytest.mark.parametrize("url", ["sqlite://?journal_mode=wal", "sqlite:///:memory:?"])
+def test_a_database_in_memory_takes_no_parameters(url: str) -> None:
+    with pytest.raises(InvalidURLError, match="in memory takes no parameters"):
+        statedb.connect(url)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("was", MODES)
+def test_a_file_is_put_into_the_mode_of_whoever_opens_it_alone(
+    path: Path, was: str, mode: str
+) -> None:
+    with statedb.connect(f"sqlite:///{path}?journal_mode={was}") as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+        db.state.thdSetState(objectid, "k", 1)
+    with statedb.connect(f"sqlite:///{path}?journal_mode={mode}") as db:
+        assert _settings(db)[0] == mode
+        assert db.state.thdGetState(objectid, "k") == 1
+        assert db.state.thdSetState(objectid, "k", 2) == 2
+    assert _read(path, objectid, "k") == 2
+
+
+def test_a_file_that_others_have_open_keeps_its_log_until_they_close_it(path: Path) -> None:
+    url = f"sqlite:///{path}"
+    with statedb.connect(f"{url}?journal_mode=delete", timeout=0.5) as later:
+        with statedb.connect(url) as db:
+            objectid = db.state.thdGetObjectId("a", "B")
+            with pytest.raises(CallTimeoutError, match=r"cannot open .* database is locked"):
+                later.state.thdGetState(objectid, "k", None)
+        assert later.state.thdSetState(objectid, "k", 1) == 1
+        # The other way it goes at once, and who has it open goes along.
+        with statedb.connect(url) as db:
+            assert db.state.thdGetState(objectid, "k") == 1
+            assert later.state.thdSetState(objectid, "k", 2) == 2
+            assert _settings(later)[0] == "wal"
+    assert _read(path, objectid, "k") == 2
+
+
+@pytest.mark.parametrize("mode", ["delete", "truncate"])
+def test_readers_and_writers_of_a_rollback_journal_wait_for_each_other(
+    path: Path, mode: str
+) -> None:
+    url = f"sqlite:///{path}?journal_mode={mode}"
+    with statedb.connect(url, pool_size=6) as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+        db.state.thdSetState(objectid, "k", 0)
+        done = threading.Event()
+
+        def read() -> int:
+            last = 0
+            while not done.is_set():
+                now = db.state.thdGetState(objectid, "k")
+                assert now >= last
+                last = now
+            return last
+
+        with ThreadPoolExecutor(3) as threads:
+            readers = [threads.submit(read) for _ in range(3)]
+            try:
+                for number in range(1, 60):
+                    db.state.thdSetState(objectid, "k", number)
+            finally:
+                done.set()
+            assert all(reader.result() <= 59 for reader in readers)
+        # A COMMIT that meets a reader is waited for, too.
+        with contextlib.closing(
+            sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        ) as own:
+            own.execute("BEGIN")
+            own.execute("SELECT COUNT(*) FROM statedb_states").fetchall()
+            timer = threading.Timer(0.2, own.execute, ("COMMIT",))
+            timer.start()
+            with db.transaction():
+                db.state.thdSetState(objectid, "k", 60)
+            timer.join()
+    assert _read(path, objectid, "k") == 60
+
+
+# --- The log ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "has_it"),
+    [
+        ((3, 6, 23), False),
+        ((3, 7, 0), True),
+        ((3, 40, 1), True),
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 45, 0), True),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 53, 0), False),
+    ],
+)
+def test_which_versions_have_the_reset_race(version: tuple[int, ...], has_it: bool) -> None:
+    assert has_reset_race(version) is has_it
+
+
+def test_sqlites_own_checkpoints_are_off_only_where_they_may_lose_commits(path: Path) -> None:
+    with statedb.connect(f"sqlite:///{path}") as db:
+        pages = db.run(lambda conn: conn.fetch_one("PRAGMA wal_autocheckpoint"))
+    assert pages == ((0,) if has_reset_race(sqlite3.sqlite_version_info) else (1000,))
+
+
+def _grow(path: Path) -> int:
+    """Make the log long; how long it is."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as own:
+        own.execute("PRAGMA wal_autocheckpoint = 0")
+        own.execute("CREATE TABLE IF NOT EXISTS big (content BLOB)")
+        own.execute("INSERT INTO big VALUES (zeroblob(?))", [LONG])
+    return Path(f"{path}-wal").stat().st_size
+
+
+def test_the_log_stays_short_whoever_writes(path: Path) -> None:
+    log = Path(f"{path}-wal")
+    with statedb.connect(f"sqlite:///{path}") as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+        for number in range(300):  # of 18 MB
+            db.state.thdSetState(objectid, f"k{number % 3}", f"{number}" * 20_000)
+        assert LONG <= log.stat().st_size < 3 * LONG
+        with db.transaction():
+            for number in range(400):
+                db.state.thdSetState(objectid, f"l{number}", f"{number}" * 20_000)
+        assert log.stat().st_size > LIMIT
+        for number in range(50):
+            with db.transaction():
+                db.state.thdSetState(objectid, f"k{number % 3}", f"{number}" * 20_000)
+        assert log.stat().st_size <= LIMIT
+    assert not log.exists()
+
+
+_WRITES_ONCE = """
+import sys, statedb
+with statedb.connect(sys.argv[1], pool_size=1) as db:
+    db.state.thdSetState(int(sys.argv[2]), "k", int(sys.argv[3]))
+"""
+
+
+def test_a_process_that_writes_but_once_keeps_a_long_log_from_growing(path: Path) -> None:
+    url = f"sqlite:///{path}"
+    with statedb.connect(url) as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+        db.state.thdGetState(objectid, "k", None)  # and it stays open, as a reader's
+        long = _grow(path)
+        for number in range(2):
+            with _another_process(_WRITES_ONCE, url, objectid, number) as writer:
+                assert writer.wait(30) == 0
+        # The first copied the log; the second's was begun anew, in the same file.
+        assert _grow(path) == long
+        assert db.state.thdGetState(objectid, "k") == 1
+
+
+def test_no_commit_can_happen_while_a_checkpoint_is_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_reset_race(sqlite3.sqlite_version_info):
+        pytest.skip("SQLite makes its checkpoints itself")
+    refused: list[str] = []
+    checkpoint = Log.checkpoint
+
+    def while_another_writes(log: Log) -> None:
+        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as own:
+            try:
+                own.execute("UPDATE statedb_states SET stamp = stamp + 1")
+            except sqlite3.OperationalError as error:
+                refused.append(str(error))
+        checkpoint(log)
+
+    monkeypatch.setattr(Log, "checkpoint", while_another_writes)
+    with statedb.connect(f"sqlite:///{path}") as reader:
+        objectid = reader.state.thdGetObjectId("a", "B")
+        reader.state.thdSetState(objectid, "k", 1)
+        long = _grow(path)
+        with statedb.connect(f"sqlite:///{path}", pool_size=1) as db:
+            for number in range(40):
+                db.state.thdSetState(objectid, "k", number)
+                with db.transaction():
+                    db.state.thdSetState(objectid, "l", number)
+        assert Path(f"{path}-wal").stat().st_size < long + 2**20
+    assert refused
+    assert set(refused) == {"database is locked"}
+    assert [_read(path, objectid, name) for name in "kl"] == [39, 39]
