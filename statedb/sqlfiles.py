@@ -45,14 +45,15 @@ class Statements(dict[str, str]):
     ) -> tuple[str, dict[str, list[Any] | Any]]:
         """A statement about several rows, and its parameters, each given as a list of its values.
 
-        A statement with a repeated part has it for each row. There are a power of two of them, so
-        that a server that prepares statements sees few; the last row is repeated, which among what
-        is to be found or written changes nothing. One without takes the lists as arrays.
+        A statement with a repeated part has it for each row. In a list to find among there are a
+        power of two of them, so that a server that prepares statements sees few: the last row is
+        repeated, which changes nothing. A statement without takes the lists as arrays.
         """
-        if _EACH.search(self._source[name]) is None:
+        marked = _EACH.search(self._source[name])
+        if marked is None:
             return self[name], dict(columns)
         count = len(next(iter(columns.values())))
-        padded = 1 << (count - 1).bit_length()
+        padded = count if marked[1] else 1 << (count - 1).bit_length()
         parameters = {
             f"{parameter}_{index}": values[min(index, count - 1)]
             for parameter, values in columns.items()

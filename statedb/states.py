@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from statedb.connection import AnyConnection, Connection, Row, adapt
@@ -15,6 +15,9 @@ from statedb.values import decode_value, encode_value
 
 #: Past this many names all values of the object are read and picked from: still one statement.
 MAX_NAMES_IN_STATEMENT = 500
+#: How many values are written in one statement at most, and how much of their JSON; but one alone
+#: may have more.
+MAX_ROWS_IN_STATEMENT, MAX_CHARACTERS = 256, 1024 * 1024
 
 
 def _some_values(objectid: Any, values: Any) -> tuple[Any, tuple[Any, ...] | None]:
@@ -77,9 +80,32 @@ def set_states(conn: AnyConnection, objectid: int, values: Mapping[str, Any]) ->
         if conn.fetch_one(conn.sql["lock_object"], key) is None:
             raise no_such_object(conn, objectid)
         if rows:
-            in_order = sorted(rows.values(), key=lambda row: row["name_hash"])
-            conn.execute_many(conn.sql["upsert_value"], in_order)
+            _upsert(conn, sorted(rows.values(), key=lambda row: row["name_hash"]))
     return {name: decode_value(row["value"], objectid, name) for name, row in rows.items()}
+
+
+def _upsert(conn: Connection, rows: list[dict[str, Any]]) -> None:
+    if "upsert_values" not in conn.sql:
+        # Of an engine in this process more than one row to a statement is no gain.
+        conn.execute_many(conn.sql["upsert_value"], rows)
+        return
+    for some in _loads(rows):
+        columns = {key: [row[key] for row in some] for key in some[0] if key != "objectid"}
+        sql, parameters = conn.sql.for_each("upsert_values", columns)
+        conn.execute(sql, parameters | {"objectid": some[0]["objectid"]})
+
+
+def _loads(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows in lists, each of which a server takes in one statement."""
+    load: list[dict[str, Any]] = []
+    characters = 0
+    for row in rows:
+        characters += len(row["value"])
+        if load and (len(load) == MAX_ROWS_IN_STATEMENT or characters > MAX_CHARACTERS):
+            yield load
+            load, characters = [], len(row["value"])
+        load.append(row)
+    yield load
 
 
 def _several(conn: Connection, names: Iterable[str]) -> Iterable[str]:

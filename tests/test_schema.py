@@ -272,7 +272,9 @@ def _for_one_row(conn: Connection, name: str, text: str) -> tuple[str, dict[str,
         key: conn.binary(value) if isinstance(value, bytes) else value
         for key, value in _parameters(text).items()
     }
-    repeated = str(sqlfiles._EACH.findall(text) + re.findall(r"(?s)UNNEST\((.*?)\) AS", text))
+    repeated = str(
+        sqlfiles._EACH.findall(text) + re.findall(r"(?s)UNNEST\((.*?)\) (?:AS|WITH)", text)
+    )
     rows = {key: [values.pop(key)] for key, _ in sqlfiles._PARAMETER.findall(repeated)}
     if not rows:
         return conn.sql[name], values

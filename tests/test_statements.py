@@ -23,9 +23,9 @@ each_file = pytest.mark.parametrize(
 
 # PostgreSQL locks an active master by writing it, so that an older snapshot than that is found out.
 LOCKS_BY_WRITING = "lock_active_master"
-# How several callers' writes become one statement. SQLite has them share a commit instead, and
-# PostgreSQL locks within its update.
-BATCHED_WRITES = {"lock_values", "update_values"}
+# How several writes become one statement on a server: PostgreSQL locks within its update. On SQLite
+# several callers' share a commit instead, and one caller's are a statement each.
+BATCHED_WRITES = {"lock_values", "update_values", "upsert_values", "upsert_value"}
 # With which keyword a statement of that verb begins.
 VERBS = {
     "select": "SELECT",

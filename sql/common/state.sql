@@ -36,14 +36,6 @@ FROM statedb_states
 WHERE objectid = %(objectid)s
 ORDER BY name_hash;
 
--- name: select_values_named
--- Those values of an object whose names are asked for.
-SELECT name, value
-FROM statedb_states
-WHERE objectid = %(objectid)s
-  AND name_hash IN (/*each*/ %(name_hash)b /*end*/)
-ORDER BY name_hash;
-
 -- name: update_value
 -- Overwrites a value. The stamp is new each time, so a server that counts changed rows counts it.
 UPDATE statedb_states

@@ -1,4 +1,12 @@
--- What MySQL and MariaDB do for several callers at once.
+-- What MySQL and MariaDB do with several rows at once.
+
+-- name: select_values_named
+-- Those values of an object whose names are asked for.
+SELECT name, value
+FROM statedb_states
+WHERE objectid = %(objectid)s
+  AND name_hash IN (/*each*/ %(name_hash)b /*end*/)
+ORDER BY name_hash;
 
 -- name: select_values_of_keys
 -- Several values, each of which may be another object's; NULL for one that is longer than that.
@@ -36,3 +44,21 @@ STRAIGHT_JOIN statedb_states AS stored FORCE INDEX (PRIMARY)
   AND stored.name_hash = written.name_hash
 SET stored.value = written.value,
     stored.stamp = written.stamp;
+
+-- name: upsert_values
+-- Writes values, whether their names are taken or not, of an object known to exist; in this order.
+-- The derived table has each value sent once.
+INSERT INTO statedb_states (objectid, name_hash, stamp, name, value)
+SELECT %(objectid)s, name_hash, stamp, name, value
+FROM (
+  /*each UNION ALL*/
+  SELECT
+    %(name_hash)b AS name_hash,
+    %(stamp)s AS stamp,
+    %(name)b AS name,
+    %(value)s AS value
+  /*end*/
+) AS written
+ON DUPLICATE KEY UPDATE
+  value = written.value,
+  stamp = written.stamp;

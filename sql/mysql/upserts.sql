@@ -47,23 +47,6 @@ WHERE objectid = %(objectid)s
   AND name_hash = %(name_hash)b
 FOR UPDATE;
 
--- name: upsert_value
--- Writes a value, whether its name is taken or not, of an object known to exist. The derived table
--- has the value sent once: twice 4 MiB, escaped, are more than MariaDB's default packet.
-INSERT INTO statedb_states (objectid, name_hash, stamp, name, value)
-SELECT objectid, name_hash, stamp, name, value
-FROM (
-  SELECT
-    %(objectid)s AS objectid,
-    %(name_hash)b AS name_hash,
-    %(stamp)s AS stamp,
-    %(name)b AS name,
-    %(value)s AS value
-) AS written
-ON DUPLICATE KEY UPDATE
-  value = written.value,
-  stamp = written.stamp;
-
 -- name: insert_master
 -- Adds a master, inactive; 1062 where its name is there.
 INSERT INTO statedb_masters (name_hash, active, incarnation, heartbeats, last_active, name)

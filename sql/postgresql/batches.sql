@@ -1,5 +1,15 @@
--- What PostgreSQL does for several callers at once. Each parameter is an array with a row's value
+-- What PostgreSQL does with several rows at once. Each parameter is an array with a row's value
 -- at each place, so the statement is one, and prepared once, for however many.
+
+-- name: select_values_named
+-- Those values of an object whose names are asked for. Joined: of a list of names the planner may
+-- decide to compare each with every value of the object.
+SELECT name, value
+FROM statedb_states
+INNER JOIN UNNEST(%(name_hash)b::bytea[]) AS wanted (name_hash)
+  USING (name_hash)
+WHERE objectid = %(objectid)s
+ORDER BY name_hash;
 
 -- name: select_values_of_keys
 -- Several values, each of which may be another object's; NULL for one that is longer than that.
@@ -31,3 +41,15 @@ FROM (
 WHERE statedb_states.objectid = free.objectid
   AND statedb_states.name_hash = free.name_hash
 RETURNING statedb_states.objectid, statedb_states.name_hash;
+
+-- name: upsert_values
+-- Writes values, whether their names are taken or not, of an object known to exist; in this order.
+INSERT INTO statedb_states (objectid, name_hash, stamp, name, value)
+SELECT %(objectid)s, written.name_hash, written.stamp, written.name, written.value
+FROM UNNEST(
+  %(name_hash)b::bytea[], %(stamp)s::bigint[], %(name)b::bytea[], %(value)s::text[]
+) WITH ORDINALITY AS written (name_hash, stamp, name, value, place)
+ORDER BY place
+ON CONFLICT (objectid, name_hash) DO UPDATE
+SET value = excluded.value,
+    stamp = excluded.stamp;

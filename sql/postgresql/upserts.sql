@@ -45,14 +45,6 @@ WHERE objectid = %(objectid)s
   AND name_hash = %(name_hash)b
 FOR UPDATE;
 
--- name: upsert_value
--- Writes a value, whether its name is taken or not, of an object known to exist.
-INSERT INTO statedb_states (objectid, name_hash, stamp, name, value)
-VALUES (%(objectid)s, %(name_hash)b, %(stamp)s, %(name)b, %(value)s)
-ON CONFLICT (objectid, name_hash) DO UPDATE
-SET value = excluded.value,
-    stamp = excluded.stamp;
-
 -- name: insert_master
 -- Adds a master, inactive, unless its name is there. Returns the id.
 INSERT INTO statedb_masters (name_hash, active, incarnation, heartbeats, last_active, name)
