@@ -14,9 +14,12 @@ class CallFuture(Future[Any]):
     which has yet to resolve that one.
     """
 
+    #: Callbacks that are put off; mostly there are none, and then no list.
+    later: list[Callable[[Future[Any]], object]] | None = None
+
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         if not self.done():
-            waiting = self.__dict__.setdefault("_later", [])
+            waiting: list[Any] = self.__dict__.setdefault("later", [])
             waiting.append(fn)
             if not self.done():
                 return
@@ -35,7 +38,10 @@ class CallFuture(Future[Any]):
 
     def call_back(self) -> None:
         """Call the done-callbacks of a Future that is resolved, in their order."""
-        waiting = self.__dict__.get("_later", ())
-        while waiting:
+        while self.later:
+            try:
+                callback = self.later.pop(0)
+            except IndexError:
+                return  # whoever added the last one saw that it was late, and took it back
             # By now it is done: this calls at once, and logs what is raised.
-            super().add_done_callback(waiting.pop(0))
+            super().add_done_callback(callback)

@@ -41,7 +41,7 @@ class Call(Job):
         due: float,
         batch: Batch | None,
     ) -> None:
-        super().__init__()
+        Job.__init__(self)
         self.function = function
         self.args = args
         self.kwargs = kwargs

@@ -16,7 +16,7 @@ MAX_NESTING = 200
 # ASCII only, so that the text survives every charset. Building one takes longer than encoding a
 # short value with it.
 _encode = json.JSONEncoder(allow_nan=False).encode
-_decode = json.JSONDecoder().decode
+_decoder = json.JSONDecoder()
 _SCALARS = frozenset((str, int, bool, type(None)))
 
 
@@ -46,9 +46,9 @@ def _check_containers(value: Any) -> None:
         for one in level:
             if isinstance(one, dict):
                 _check_keys(one)
-                deeper.extend(one.values())
+                deeper += [inner for inner in one.values() if type(inner) not in _SCALARS]
             elif isinstance(one, (list, tuple)):
-                deeper.extend(one)
+                deeper += [inner for inner in one if type(inner) not in _SCALARS]
         if not deeper:
             return
         level = deeper
@@ -82,7 +82,11 @@ def _key_text(key: Any) -> str:
 def decode_value(text: str | bytes, objectid: int, name: str) -> Any:
     """The value of a stored JSON text; bytes where the application's connection gives no str."""
     try:
-        return _decode(text if isinstance(text, str) else text.decode("ascii"))
+        if not isinstance(text, str):
+            text = text.decode("ascii")
+        # What statedb has written is a value and nothing else: no blanks to look for.
+        value, end = _decoder.raw_decode(text) if text[:1].strip() else (None, -1)
+        return value if end == len(text) else _decoder.decode(text)
     except (TypeError, ValueError, AttributeError) as error:
         raise StoredValueError(
             f"what is stored for {shown(name)} of object {shown(objectid)} is no JSON: {error}"

@@ -59,9 +59,9 @@ class Workers:
         batch: Batch | None,
     ) -> Future[Any]:
         """A Future of what the function returns; its time runs from now."""
-        call = Call(function, args, kwargs, time.monotonic() + self._timeout, batch)
         known = traits(function)
-        call.may_wait = batch is not None and batch is known.batch and not known.reads
+        call = Call(function, args, kwargs, time.monotonic() + self._timeout, batch)
+        call.may_wait = not known.reads and batch is known.batch
         touched = _touched(known.touches, args, kwargs)
         with self._lock:
             if self._closing:
@@ -160,7 +160,8 @@ class Workers:
                 self._done(call)
                 self._end_turn(call.batch)
             _settle(call.future.set_exception, error)
-            _settle(call.future.call_back)
+            if call.future.later:
+                _settle(call.future.call_back)
             # The error's traceback holds this frame, which would hold the Future that holds it.
             del call
         else:
@@ -168,7 +169,8 @@ class Workers:
                 self._done(call)
                 self._end_turn(call.batch)
             _settle(call.future.set_result, result)
-            _settle(call.future.call_back)
+            if call.future.later:
+                _settle(call.future.call_back)
 
     def _do_together(self, calls: list[Call]) -> None:
         batch = calls[0].batch
@@ -192,7 +194,7 @@ class Workers:
             elif outcome is not ALONE:
                 _settle(call.future.set_result, outcome)
         for call, outcome in zip(begun, outcomes, strict=True):
-            if outcome is not ALONE:
+            if outcome is not ALONE and call.future.later:
                 _settle(call.future.call_back)
 
     def _done(self, call: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from engines import Engine
 
 import statedb
 from statedb import Database, DatabaseError
+from statedb.stamps import new_stamp
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
@@ -250,3 +252,20 @@ def test_a_closed_database_is_closed_in_a_child(url: str, objectid: int) -> None
             db.state.thdGetState(objectid, "k", None)
 
     _in_child(child)
+
+
+def test_a_child_draws_other_stamps_than_its_parent() -> None:
+    new_stamp()  # and so some more
+    reading, writing = os.pipe()
+    try:
+
+        def draw() -> None:
+            os.write(writing, repr([new_stamp() for _ in range(200)]).encode())
+
+        _in_child(draw)
+        drawn = set(ast.literal_eval(os.read(reading, 65536).decode()))
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert len(drawn) == 200
+    assert drawn.isdisjoint(new_stamp() for _ in range(200))
