@@ -18,6 +18,7 @@ def new_stamp() -> int:
     try:
         return _drawn.pop()
     except IndexError:
+        first: int
         first, *others = (number >> 1 for number in _AT_ONCE.unpack(os.urandom(_AT_ONCE.size)))
         _drawn.extend(others)
         return first
