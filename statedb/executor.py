@@ -18,7 +18,7 @@ from statedb.attempts import Attempts, database_error, name_of, outcome_unknown,
 from statedb.connection import Connection
 from statedb.dialects import Dialect
 from statedb.errors import CallTimeoutError, OutcomeUnknownError, PoolClosedError
-from statedb.operation import ALONE, Batch, traits
+from statedb.operation import ALONE, Batch, Traits, traits
 from statedb.pool import Pool
 from statedb.ready import Call
 from statedb.sharedcommit import commit_together
@@ -108,7 +108,8 @@ class Executor:
         """A Future of what the operation returns, run by a worker."""
         current = self._here.connection
         if current is None:
-            return self._workers.submit(operation, args, kwargs, self._batch_of(operation))
+            known = traits(operation)
+            return self._workers.submit(operation, args, kwargs, known, self._batch_of(known))
         # Waiting for a worker from within an operation could be waiting for oneself.
         future: Future[R] = Future()
         try:
@@ -117,9 +118,8 @@ class Executor:
             future.set_exception(error)
         return future
 
-    def _batch_of(self, function: Callable[..., Any]) -> Batch | None:
-        """How several calls of a function are made at once, if they can be."""
-        known = traits(function)
+    def _batch_of(self, known: Traits) -> Batch | None:
+        """How several calls of an operation are made at once, if they can be."""
         if known.reads or not self._dialect.shares_commits:
             return known.batch
         return commit_together if known.shares_commit else None
@@ -185,13 +185,17 @@ class Executor:
     ) -> R:
         attempts: Attempts | None = None
         memo: dict[Any, Any] = {}
+        reads = traits(function).reads
         while True:
             conn = None
+            has_read = False
             try:
-                conn = self._pool.take(deadline)
+                conn = self._pool.take(deadline, unchecked=reads and attempts is None)
                 conn.memo = memo
                 self._here.connection = conn
-                return function(conn, *args, **kwargs)
+                result = function(conn, *args, **kwargs)
+                has_read = reads
+                return result
             except Exception as error:
                 attempts = attempts or Attempts(function, self._pool, deadline, in_doubt)
                 attempts.failed(error, conn)
@@ -203,7 +207,7 @@ class Executor:
             finally:
                 self._here.connection = None
                 if conn is not None:
-                    self._pool.give_back(conn)
+                    self._pool.give_back(conn, has_read=has_read)
             self._pause(attempts)
 
     def _take(self, attempts: Attempts) -> Connection:

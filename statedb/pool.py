@@ -64,8 +64,11 @@ class Pool:
 
     # --- Lending ---
 
-    def take(self, deadline: float) -> Connection:
+    def take(self, deadline: float, *, unchecked: bool = False) -> Connection:
         """A connection for one call, which whoever takes it gives back.
+
+        ``unchecked`` gives one that may have lost its server while it was idle: who only reads
+        finds out, and can read again.
 
         Raises CallTimeoutError where none is free in time, and what the driver raises where none
         can be opened.
@@ -84,13 +87,14 @@ class Pool:
                 self._places += 1
         if waiter is not None:
             conn = self._wait(waiter, deadline)
-        if conn is not None and conn.is_dead():
+        if conn is not None and not unchecked and conn.is_dead():
             self._discard(conn)
             conn = None
         if conn is None:
             conn = self._open(deadline)
         conn.deadline = deadline
-        self._watchdog.notice(deadline)
+        if deadline < self._watchdog.due:
+            self._watchdog.look_again()
         remaining = deadline - time.monotonic()
         if not 0.7 < remaining / conn.lock_wait < 1.4:
             self._limit_lock_wait(conn, _lock_wait(deadline))
@@ -119,14 +123,17 @@ class Pool:
             raise PoolClosedError("this Database was closed before a connection was free")
         return waiter.conn
 
-    def give_back(self, conn: Connection) -> None:
-        """Take back what take() gave; one that is broken, or in a state not ours, is closed."""
+    def give_back(self, conn: Connection, *, has_read: bool = False) -> None:
+        """Take back what take() gave; one that is broken, or in a state not ours, is closed.
+
+        ``has_read`` says that an operation of ours has read, and no more.
+        """
         # The watchdog first says that it cuts, then looks at the deadline once more: either it
         # sees this, or the next line sees that the connection is not to be trusted.
         conn.deadline = None
         if conn not in self._all:
             return  # inherited from the process that was forked meanwhile, and not ours to touch
-        usable = not (conn.cutting or conn.broken) and self._is_clean(conn)
+        usable = not (conn.cutting or conn.broken) and (has_read or self._is_clean(conn))
         if not usable and self._in_memory:
             # Closing it would lose all that it holds, and no server is there to be lost.
             conn.reset()
@@ -186,7 +193,8 @@ class Pool:
                 with self._lock:
                     self._all.add(conn)
                     self._watchdog.start()
-                self._watchdog.notice(deadline)
+                if deadline < self._watchdog.due:
+                    self._watchdog.look_again()
                 if not self._prepared:
                     self._prepare_once(conn, deadline)
             except BaseException:

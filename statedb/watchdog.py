@@ -13,7 +13,7 @@ from statedb.connection import Connection
 class Watchdog:
     """Has each connection cut whose deadline has passed; whoever waits on it sees it lost.
 
-    Whoever sets a deadline tells it by ``notice``, but for one that is ``timeout`` or more away.
+    Whoever sets a deadline before ``due`` has it look again.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Watchdog:
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
         #: When it will look again by itself.
-        self._due = float("inf")
+        self.due = float("inf")
 
     def start(self) -> None:
         if self._thread is None:
@@ -39,12 +39,8 @@ class Watchdog:
                 thread.start()
                 self._thread = thread
 
-    def notice(self, deadline: float) -> None:
-        """See to it that the thread looks before this deadline, which has been set."""
-        if deadline < self._due:
-            self._woken.set()
-
     def look_again(self) -> None:
+        """Have the thread look at what there is to watch, and when."""
         self._woken.set()
 
     def join(self) -> None:
@@ -54,7 +50,7 @@ class Watchdog:
     def _watch(self) -> None:
         while True:
             # What is noticed while it looks around wakes it once more.
-            self._due = float("inf")
+            self.due = float("inf")
             watched = self._watched()
             if watched is None:
                 return
@@ -62,7 +58,7 @@ class Watchdog:
             due = min([now + self._timeout, *(self._look_at(conn, now) for conn in watched)])
             # Or it would keep them referenced while it sleeps.
             del watched
-            self._due = due
+            self.due = due
             self._woken.wait(max(0.0, due - time.monotonic()))
             self._woken.clear()
 

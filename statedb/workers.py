@@ -11,7 +11,7 @@ from typing import Any
 
 from statedb.errors import PoolClosedError, QueueFullError
 from statedb.lanes import Lanes
-from statedb.operation import ALONE, Batch, traits
+from statedb.operation import ALONE, Batch, Traits
 from statedb.ready import Call, Ready
 
 _log = logging.getLogger("statedb")
@@ -56,10 +56,10 @@ class Workers:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        known: Traits,
         batch: Batch | None,
     ) -> Future[Any]:
         """A Future of what the function returns; its time runs from now."""
-        known = traits(function)
         call = Call(function, args, kwargs, time.monotonic() + self._timeout, batch)
         call.may_wait = not known.reads and batch is known.batch
         touched = _touched(known.touches, args, kwargs)
