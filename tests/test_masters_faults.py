@@ -108,7 +108,11 @@ def _obey(order: _Order, engine: Engine, url: str) -> None:
     mortal = _Mortal(order.dies_at)
     dialect = statedb.dialects.for_url(url)
     statedb.dialects.register(
-        dataclasses.replace(dialect, cursor=lambda raw: _MortalCursor(dialect.cursor(raw), mortal))
+        dataclasses.replace(
+            dialect,
+            cursor=lambda raw: _MortalCursor(dialect.cursor(raw), mortal),
+            query=lambda cursor: cursor.execute,
+        )
     )
     if order.how == "database":
         db = statedb.connect(url)
