@@ -211,9 +211,10 @@ class Executor:
             self._pause(attempts)
 
     def _take(self, attempts: Attempts) -> Connection:
+        """A connection whose statements have the timeout each to itself."""
         while True:
             try:
-                return self._pool.take(attempts.deadline)
+                return self._pool.take(attempts.deadline, lasting=self.timeout)
             except Exception as error:
                 attempts.failed(error)
             self._pause(attempts)

@@ -30,6 +30,10 @@ class CallFuture(Future[Any]):
                 return
         super().add_done_callback(fn)
 
+    def cancel_quietly(self) -> bool:
+        """Cancel it, but call nobody back."""
+        return super().cancel()
+
     def cancel(self) -> bool:
         cancelled = super().cancel()
         if cancelled:

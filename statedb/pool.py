@@ -64,40 +64,49 @@ class Pool:
 
     # --- Lending ---
 
-    def take(self, deadline: float, *, unchecked: bool = False) -> Connection:
+    def take(
+        self, deadline: float, *, unchecked: bool = False, lasting: float | None = None
+    ) -> Connection:
         """A connection for one call, which whoever takes it gives back.
 
         ``unchecked`` gives one that may have lost its server while it was idle: who only reads
-        finds out, and can read again.
+        finds out, and can read again. ``lasting`` says for how many seconds a statement may wait
+        for a lock, where that does not follow from the deadline.
 
         Raises CallTimeoutError where none is free in time, and what the driver raises where none
         can be opened.
         """
-        with self._lock:
-            if self._closed:
-                raise PoolClosedError("this Database is closed")
-            conn = None
-            waiter = None
-            if self._forking or (not self._idle and self._places >= self.size):
-                waiter = _Waiter()
-                self._waiting.append(waiter)
-            elif self._idle:
-                conn = self._idle.pop()
-            else:
-                self._places += 1
-        if waiter is not None:
-            conn = self._wait(waiter, deadline)
-        if conn is not None and not unchecked and conn.is_dead():
-            self._discard(conn)
-            conn = None
-        if conn is None:
-            conn = self._open(deadline)
-        conn.deadline = deadline
-        if deadline < self._watchdog.due:
-            self._watchdog.look_again()
-        remaining = deadline - time.monotonic()
-        if not 0.7 < remaining / conn.lock_wait < 1.4:
-            self._limit_lock_wait(conn, _lock_wait(deadline))
+        conn = None
+        waiter = None
+        try:
+            with self._lock:
+                if self._closed:
+                    raise PoolClosedError("this Database is closed")
+                if self._forking or (not self._idle and self._places >= self.size):
+                    waiter = _Waiter()
+                    self._waiting.append(waiter)
+                elif self._idle:
+                    # Not by pop(): who is interrupted in it has taken it, and does not know which.
+                    conn = self._idle[-1]
+                    del self._idle[-1]
+                else:
+                    self._places += 1
+            if waiter is not None:
+                conn = self._wait(waiter, deadline)
+            if conn is None or (not unchecked and conn.is_dead()):
+                dead, conn = conn, None
+                conn = self._open(deadline, dead)
+            conn.deadline = deadline
+            if deadline < self._watchdog.due:
+                self._watchdog.look_again()
+            remaining = lasting or deadline - time.monotonic()
+            if not 0.7 < remaining / conn.lock_wait < 1.4:
+                self._limit_lock_wait(conn, _lock_wait(remaining))
+        except BaseException:
+            if conn is not None:
+                conn.broken = True
+                self.give_back(conn)
+            raise
         return conn
 
     def _wait(self, waiter: _Waiter, deadline: float) -> Connection | None:
@@ -133,15 +142,22 @@ class Pool:
         conn.deadline = None
         if conn not in self._all:
             return  # inherited from the process that was forked meanwhile, and not ours to touch
-        usable = not (conn.cutting or conn.broken) and (has_read or self._is_clean(conn))
-        if not usable and self._in_memory:
-            # Closing it would lose all that it holds, and no server is there to be lost.
-            conn.reset()
-            usable = True
-        conn.error = None
-        conn.in_doubt = conn.committed = False
-        if not usable:
+        try:
+            usable = not (conn.cutting or conn.broken) and (has_read or self._is_clean(conn))
+            if not usable and self._in_memory:
+                # Closing it would lose all that it holds, and no server is there to be lost.
+                conn.reset()
+                usable = True
+            conn.error = None
+            conn.in_doubt = conn.committed = False
+            if not usable:
+                self._discard(conn)
+        except BaseException:
+            # Interrupted, or in memory and past use: its place at least is to be had.
             self._discard(conn)
+            with self._lock:
+                self._pass_on(None)
+            raise
         with self._lock:
             if usable and not (self._waiting or self._closed or self._forking):
                 self._idle.append(conn)
@@ -179,12 +195,14 @@ class Pool:
 
     # --- Opening ---
 
-    def _open(self, deadline: float) -> Connection:
-        """A new connection, in the place that was taken for it."""
+    def _open(self, deadline: float, dead: Connection | None) -> Connection:
+        """A new connection, in the place that was taken for it, or that a dead one had."""
         try:
+            if dead is not None:
+                self._discard(dead)
             if self._orphaned is not None:
                 raise DatabaseError(self._orphaned)
-            seconds = _lock_wait(deadline)
+            seconds = _lock_wait(deadline - time.monotonic())
             raw = self.dialect.connect(self.target, seconds)
             conn = Connection(raw, self.dialect, known=self._known)
             conn.lock_wait = seconds
@@ -220,12 +238,7 @@ class Pool:
 
     def _limit_lock_wait(self, conn: Connection, seconds: float) -> None:
         """Let no statement wait for a lock much longer than its call may last."""
-        try:
-            self.dialect.limit_lock_wait(conn.raw, seconds)
-        except BaseException:
-            conn.broken = True
-            self.give_back(conn)
-            raise
+        self.dialect.limit_lock_wait(conn.raw, seconds)
         conn.lock_wait = seconds
 
     def _lent(self) -> list[Connection] | None:
@@ -309,12 +322,11 @@ class Pool:
         self._closed = closed
 
 
-def _lock_wait(deadline: float) -> float:
+def _lock_wait(remaining: float) -> float:
     """How long a statement may wait for a lock: a little less than its call may last.
 
     That it ended waiting is then told by the server, and is sure to have had no effect.
     """
-    remaining = deadline - time.monotonic()
     return max(0.05, remaining - min(1.0, remaining / 10))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -15,6 +17,9 @@ MOST_TOGETHER: Final = 64
 #: How many batches of one kind are under way at once: while one waits for its answer, another can
 #: be prepared. More of them would be smaller, and slower in all.
 MOST_BATCHES: Final = 2
+#: After how many seconds a turn is late: others wait for it no longer. Its connection may hang, or
+#: the server is far away.
+LATE: Final = 0.1
 
 
 class Call(Job):
@@ -65,8 +70,27 @@ class _Queue:
 
     def __init__(self) -> None:
         self.waiting: deque[Call] = deque()
-        #: How many of its turns are in line or under way.
+        #: How many of its turns are in line, or under way and not late.
         self.turns = 0
+
+    def has_enough_for_another(self) -> bool:
+        turns = self.turns
+        if not turns:
+            return bool(self.waiting)
+        return turns < MOST_BATCHES and len(self.waiting) >= turns * MOST_TOGETHER
+
+
+class Turn:
+    """What one worker does next: a call, or several that travel together."""
+
+    __slots__ = ("begun", "calls", "late", "queue")
+
+    def __init__(self, calls: list[Call], queue: _Queue | None) -> None:
+        self.calls = calls
+        #: Where others wait for it to end.
+        self.queue = queue
+        self.begun = 0.0
+        self.late = False
 
 
 class Ready:
@@ -75,9 +99,16 @@ class Ready:
     def __init__(self) -> None:
         self._line: deque[Call | _Queue] = deque()
         self._queues: dict[Batch, _Queue] = {}
+        #: The turns which others wait for, and which are not late.
+        self._under_way: set[Turn] = set()
 
     def __bool__(self) -> bool:
         return bool(self._line)
+
+    @property
+    def has_turns_under_way(self) -> bool:
+        """Whether ``end_waiting_for_late`` may be needed."""
+        return bool(self._under_way)
 
     def add(self, call: Call) -> bool:
         """Put a call in line; whether there is one more turn to take by it."""
@@ -88,34 +119,58 @@ class Ready:
         if queue is None:
             queue = self._queues[call.batch] = _Queue()
         queue.waiting.append(call)
-        if queue.turns and (
-            queue.turns == MOST_BATCHES or len(queue.waiting) < queue.turns * MOST_TOGETHER
-        ):
-            return False
-        queue.turns += 1
-        self._line.append(queue)
-        return True
+        return self._line_up(queue)
 
-    def take(self) -> list[Call]:
-        """The calls of the next turn; none where an earlier turn has taken them all."""
-        turn = self._line.popleft()
-        if isinstance(turn, Call):
-            return [turn]
-        waiting = turn.waiting
+    def remove(self, call: Call) -> None:
+        """Let go of a call that was added, or was about to be."""
+        queue = None if call.batch is None else self._queues.get(call.batch)
+        with contextlib.suppress(ValueError):
+            (self._line if queue is None else queue.waiting).remove(call)
+
+    def _line_up(self, queue: _Queue) -> bool:
+        """Put one more of a queue's turns in line, if one is due; whether it is."""
+        due = queue.has_enough_for_another()
+        if due:
+            self._line.append(queue)
+            queue.turns += 1
+        return due
+
+    def take(self) -> Turn | None:
+        """The next turn; None where an earlier one has taken all its calls."""
+        queue = self._line.popleft()
+        if isinstance(queue, Call):
+            return Turn([queue], None)
+        waiting = queue.waiting
         if not waiting:
-            turn.turns -= 1
+            queue.turns -= 1
+            return None
         calls = [waiting.popleft() for _ in range(min(len(waiting), MOST_TOGETHER))]
         if len(calls) == 1 and calls[0].may_wait:
             # Those that come later are not to wait with it.
             calls[0].batch = None
-            turn.turns -= 1
-        return calls
+            queue.turns -= 1
+            return Turn(calls, None)
+        turn = Turn(calls, queue)
+        turn.begun = time.monotonic()
+        self._under_way.add(turn)
+        return turn
 
-    def ended(self, batch: Batch) -> bool:
-        """Note that a turn of several is over; whether there is another one for more of them."""
-        queue = self._queues[batch]
-        if queue.waiting:
-            self._line.append(queue)
-            return True
-        queue.turns -= 1
-        return False
+    def end(self, turn: Turn) -> bool:
+        """Note that a turn is over; whether there is another one to take by that."""
+        queue = turn.queue
+        if queue is None:
+            return False
+        if not turn.late:
+            self._under_way.remove(turn)
+            queue.turns -= 1
+        return self._line_up(queue)
+
+    def end_waiting_for_late(self) -> None:
+        """Have nobody wait any longer for turns that are late."""
+        late = time.monotonic() - LATE
+        for turn in [turn for turn in self._under_way if turn.begun < late]:
+            assert turn.queue is not None
+            turn.late = True
+            self._under_way.remove(turn)
+            turn.queue.turns -= 1
+            self._line_up(turn.queue)

@@ -12,7 +12,7 @@ from typing import Any
 from statedb.errors import PoolClosedError, QueueFullError
 from statedb.lanes import Lanes
 from statedb.operation import ALONE, Batch, Traits
-from statedb.ready import Call, Ready
+from statedb.ready import LATE, Call, Ready, Turn
 
 _log = logging.getLogger("statedb")
 
@@ -46,6 +46,8 @@ class Workers:
         self._threads: set[threading.Thread] = set()
         #: What wakes those that have nothing to do; the last to fall asleep is woken first.
         self._sleepers: list[threading.Lock] = []
+        #: What wakes the one of them that looks now and then whether a turn is late.
+        self._lookout: threading.Lock | None = None
         #: Accepted and not yet finished, whether running, ready, or behind another in a lane.
         self._pending = 0
         self._closing = False
@@ -75,21 +77,25 @@ class Workers:
             else:
                 call.ordered = True
                 admitted = self._lanes.admit(call, *touched, known.reads)
+            self._pending += 1
             if admitted:
                 try:
                     self._line_up(call)
-                except RuntimeError:
-                    # There is no thread, and nothing else in line.
-                    self._lanes.finish(call)
-                    self._ready = Ready()
+                except BaseException:
+                    # There is no thread to run it, or who submits it is interrupted.
+                    self._withdraw(call)
                     raise
-            self._pending += 1
         return call.future
 
     def _line_up(self, call: Call) -> None:
         """Have a call run as soon as a thread is free; lock held."""
         if self._ready.add(call):
             self._rouse()
+
+    def _withdraw(self, call: Call) -> None:
+        """Have it that a call which nobody has taken was never submitted; lock held."""
+        self._ready.remove(call)
+        self._done(call)
 
     def _rouse(self) -> None:
         """See to it that some thread takes what is ready; lock held."""
@@ -99,14 +105,15 @@ class Workers:
             name = f"statedb-worker-{len(self._threads)}"
             # A daemon, or the interpreter would wait for it at exit before any hook could end it.
             thread = threading.Thread(target=self._work, name=name, daemon=True)
+            # Before it starts: who waits for that may be interrupted, and it runs all the same.
+            self._threads.add(thread)
             try:
                 thread.start()
             except RuntimeError:
                 # Python 3.12 starts none while the interpreter exits; those there are will do.
+                self._threads.discard(thread)
                 if not self._threads:
                     raise
-            else:
-                self._threads.add(thread)
 
     def _wake_all(self) -> None:
         while self._sleepers:
@@ -115,64 +122,84 @@ class Workers:
     def _work(self) -> None:
         alarm = threading.Lock()
         alarm.acquire()
-        while calls := self._next(alarm):
-            if len(calls) == 1:
-                self._do(calls[0])
+        while turn := self._next(alarm):
+            if len(turn.calls) == 1:
+                self._do(turn)
             else:
-                self._do_together(calls)
+                self._do_together(turn)
             # Or the last calls' arguments and results would live on while this thread sleeps.
-            del calls
+            del turn
         with self._lock:
             self._threads.discard(threading.current_thread())
             last = not self._threads
         if last:
             self._finish()
 
-    def _next(self, alarm: threading.Lock) -> list[Call]:
-        """The calls of the next turn; none where there will be no more."""
+    def _next(self, alarm: threading.Lock) -> Turn | None:
+        """The next turn; None where there will be no more."""
         while True:
             with self._lock:
                 while self._ready:
-                    if calls := self._ready.take():
-                        return calls
+                    if turn := self._ready.take():
+                        if turn.queue is not None and self._lookout is None:
+                            self._rouse()
+                        return turn
                 if self._closing and not self._pending:
-                    return []
-                self._sleepers.append(alarm)
-            alarm.acquire()
+                    return None
+                looks_out = self._lookout is None and self._ready.has_turns_under_way
+                if looks_out:
+                    self._lookout = alarm
+                    # First in line, so the last to be woken for something else.
+                    self._sleepers.insert(0, alarm)
+                else:
+                    self._sleepers.append(alarm)
+            if looks_out:
+                self._look_out(alarm)
+            else:
+                alarm.acquire()
+
+    def _look_out(self, alarm: threading.Lock) -> None:
+        """Sleep, but not for long: nobody is to wait for a turn that is late."""
+        woken = alarm.acquire(timeout=LATE)
+        with self._lock:
+            self._lookout = None
+            if not woken:
+                if alarm in self._sleepers:
+                    self._sleepers.remove(alarm)
+                else:
+                    alarm.acquire()
+                self._ready.end_waiting_for_late()
 
     def _begin(self, call: Call) -> bool:
         """Whether a call is to be made: it was not cancelled, and cannot be from now on."""
         if self._cancelling and not call.begun:
-            _settle(call.future.cancel)
+            call.future.cancel_quietly()
         call.begun = call.begun or call.future.set_running_or_notify_cancel()
         return call.begun
 
-    def _do(self, call: Call) -> None:
-        if not self._begin(call):
-            with self._lock:
-                self._done(call)
-                self._end_turn(call.batch)
-            return
-        try:
-            result = self._run(call)
-        except BaseException as error:
-            with self._lock:
-                self._done(call)
-                self._end_turn(call.batch)
-            _settle(call.future.set_exception, error)
-            if call.future.later:
-                _settle(call.future.call_back)
-            # The error's traceback holds this frame, which would hold the Future that holds it.
-            del call
-        else:
-            with self._lock:
-                self._done(call)
-                self._end_turn(call.batch)
+    def _do(self, turn: Turn) -> None:
+        (call,) = turn.calls
+        result = failure = None
+        begun = self._begin(call)
+        if begun:
+            try:
+                result = self._run(call)
+            except BaseException as error:
+                failure = error
+        with self._lock:
+            self._done(call)
+            self._end(turn)
+        if failure is not None:
+            _settle(call.future.set_exception, failure)
+        elif begun:
             _settle(call.future.set_result, result)
-            if call.future.later:
-                _settle(call.future.call_back)
+        if call.future.later:
+            _settle(call.future.call_back)
+        # The failure's traceback holds this frame, which would hold the Future that holds it.
+        del call, turn, failure
 
-    def _do_together(self, calls: list[Call]) -> None:
+    def _do_together(self, turn: Turn) -> None:
+        calls = turn.calls
         batch = calls[0].batch
         assert batch is not None
         begun = [call for call in calls if self._begin(call)]
@@ -187,14 +214,15 @@ class Workers:
                     self._line_up(call)
                 else:
                     self._done(call)
-            self._end_turn(batch)
+            self._end(turn)
         for call, outcome in zip(begun, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 _settle(call.future.set_exception, outcome)
             elif outcome is not ALONE:
                 _settle(call.future.set_result, outcome)
-        for call, outcome in zip(begun, outcomes, strict=True):
-            if outcome is not ALONE and call.future.later:
+        # What was cancelled calls back as well; what is to be made alone is not done yet.
+        for call in calls:
+            if call.future.later and call.future.done():
                 _settle(call.future.call_back)
 
     def _done(self, call: Call) -> None:
@@ -210,9 +238,9 @@ class Workers:
         if self._closing and not self._pending:
             self._wake_all()
 
-    def _end_turn(self, batch: Batch | None) -> None:
-        """See to it that those who wait to travel in the same way can go on; lock held."""
-        if batch is not None and self._ready.ended(batch):
+    def _end(self, turn: Turn) -> None:
+        """See to it that those who waited for the end of a turn can go on; lock held."""
+        if self._ready.end(turn):
             self._rouse()
 
     def close(self, *, cancel_futures: bool, wait: bool) -> None:

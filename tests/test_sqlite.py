@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -175,6 +175,80 @@ def test_a_turn_is_given_back_by_a_transaction_however_it_ends(path: Path) -> No
     assert _read(path, objectid, "k") == 4
 
 
+def _commit_in_block(conn: Connection) -> None:
+    with conn.raw:
+        pass
+
+
+def _raise_in_block(conn: Connection) -> None:
+    with contextlib.suppress(ZeroDivisionError), conn.raw:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("end", "remains"),
+    [
+        (lambda conn: conn.raw.commit(), 1),
+        (lambda conn: conn.raw.rollback(), 0),
+        (_commit_in_block, 1),
+        (_raise_in_block, 0),
+        (lambda conn: conn.raw.executescript("INSERT INTO it VALUES (';'); SELECT 1 -- ;"), 2),
+        (lambda conn: conn.raw.cursor().executescript("BEGIN; END"), 1),
+        *[
+            (lambda conn, sql=sql: conn.execute(sql), 1)
+            for sql in ("-- done\nCOMMIT", "/* ; */ commit", " ;COMMIT", "\ufeffCOMMIT", "End")
+        ],
+    ],
+)
+def test_a_turn_is_given_back_however_the_driver_ends_the_transaction(
+    path: Path, end: Callable[[Connection], None], remains: int
+) -> None:
+    def write(conn: Connection) -> bool:
+        conn.execute("BEGIN IMMEDIATE")
+        conn.execute("INSERT INTO it VALUES (1)")
+        end(conn)
+        return bool(conn.raw.in_transaction)
+
+    with statedb.connect(f"sqlite:///{path}", timeout=5.0) as db:
+        db.run(lambda conn: conn.execute("CREATE TABLE it (number INTEGER)"))
+        assert not db.run(write)
+        # Another's connection: who has kept the turn would have it wait in vain.
+        with statedb.connect(f"sqlite:///{path}", timeout=2.0) as other:
+            other.state.thdGetObjectId("a", "B")
+    with contextlib.closing(sqlite3.connect(path)) as second:
+        assert second.execute("SELECT COUNT(*) FROM it").fetchone() == (remains,)
+
+
+_RUNS_OUT_OF_MEMORY = """
+import sqlite3, sys, statedb
+from statedb.dialects.sqlite_connection import PatientConnection
+with statedb.connect(sys.argv[1], timeout=5.0) as db, statedb.connect(sys.argv[1]) as other:
+    objectid = other.state.thdGetObjectId("a", "B")
+    def fill(conn):
+        with conn.transaction():
+            db.state.thdSetState(objectid, "k", 1)
+            heap = sqlite3.connect(":memory:")
+            heap.execute(f"PRAGMA hard_heap_limit = {sys.argv[2]}")
+            conn.fetch_all("SELECT hex(zeroblob(50000000))")
+    try:
+        db.run(fill)
+    except statedb.DatabaseError as error:
+        print(type(error.__cause__).__name__)
+    other.state.thdSetState(objectid, "other", 2)
+"""
+
+
+def test_a_turn_is_given_back_where_memory_ends_within_a_transaction(path: Path) -> None:
+    program = [sys.executable, "-c", _RUNS_OUT_OF_MEMORY, f"sqlite:///{path}", str(20_000_000)]
+    began = time.monotonic()
+    done = subprocess.run(program, capture_output=True, text=True, timeout=30, check=True)
+    assert (done.stdout, done.stderr) == ("MemoryError\n", "")
+    # Whoever kept the turn would have the other wait for as long as a call may take.
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_connection_that_is_forgotten_in_a_transaction_has_no_turn_any_more(path: Path) -> None:
     forgotten = PatientConnection(str(path), 0.0)
     forgotten.execute("BEGIN IMMEDIATE")
@@ -184,18 +258,56 @@ def test_a_connection_that_is_forgotten_in_a_transaction_has_no_turn_any_more(pa
         next_one.execute("CREATE TABLE it (number INTEGER)")
 
 
-def test_the_drivers_own_connection_waits_as_well(path: Path) -> None:
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda raw: raw.execute("INSERT INTO it VALUES (1)"),
+        lambda raw: raw.executemany("INSERT INTO it VALUES (?)", [(1,)]),
+        lambda raw: raw.cursor().executemany("INSERT INTO it VALUES (?)", iter([(1,)])),
+        lambda raw: raw.executescript("INSERT INTO it VALUES (1)"),
+        lambda raw: raw.cursor().executescript("BEGIN; INSERT INTO it VALUES (1); COMMIT;"),
+    ],
+)
+def test_the_drivers_own_connection_waits_as_well(
+    path: Path, write: Callable[[sqlite3.Connection], object]
+) -> None:
     with statedb.connect(f"sqlite:///{path}") as db:
-        db.state.thdGetObjectId("a", "B")
+        db.run(lambda conn: conn.execute("CREATE TABLE it (number INTEGER)"))
         with contextlib.closing(
             sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         ) as own:
             own.execute("BEGIN IMMEDIATE")
             timer = threading.Timer(0.2, own.execute, ("COMMIT",))
             timer.start()
-            db.run(lambda conn: conn.raw.execute("CREATE TABLE it (number INTEGER)"))
+            db.run(lambda conn: write(conn.raw))
             timer.join()
-            assert own.execute("SELECT COUNT(*) FROM it").fetchone() == (0,)
+            assert own.execute("SELECT COUNT(*) FROM it").fetchone() == (1,)
+
+
+def test_a_statement_of_a_transaction_that_began_late_waits_as_long_as_any(path: Path) -> None:
+    url = f"sqlite:///{path}?journal_mode=delete"
+    with statedb.connect(url, timeout=2.0, pool_size=1) as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+        held = threading.Event()
+
+        def hold(conn: Connection) -> None:
+            held.set()
+            time.sleep(1.6)
+
+        holder = db.submit(hold)
+        assert held.wait(10)
+        with contextlib.closing(
+            sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        ) as own:
+            with db.transaction():
+                db.state.thdSetState(objectid, "k", 1)
+                own.execute("BEGIN")
+                own.execute("SELECT COUNT(*) FROM statedb_states").fetchall()
+                timer = threading.Timer(0.8, own.execute, ("COMMIT",))
+                timer.start()
+            timer.join()
+        holder.result()
+    assert _read(path, objectid, "k") == 1
 
 
 def test_a_reader_for_long_keeps_no_writer_waiting_nor_is_kept(path: Path) -> None:

@@ -32,6 +32,7 @@ from statedb import (
     OutcomeUnknownError,
     QueueFullError,
     StoredValueError,
+    sharedcommit,
 )
 from statedb.batches import MAX_SHARED_VALUE
 from statedb.names import name_hash
@@ -326,6 +327,52 @@ def test_all_that_write_share_a_commit(
 
 
 @pytest.mark.usefixtures("sqlite")
+def test_what_takes_long_shares_its_commit_with_no_more(
+    narrow: Database,
+    sent: list[str],
+    objectid: int,
+    stored: Stored,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sharedcommit, "LONGEST", 0.0)
+    with _waiting(narrow):
+        sent.clear()
+        futures = [narrow.state.setState(objectid, name, name) for name in _names(20)]
+    assert _outcomes(futures) == _names(20)
+    assert [stored(objectid, name) for name in _names(20)] == _names(20)
+    assert len([sql for sql in sent if "INSERT" in sql or "UPDATE" in sql]) >= 20
+
+
+@pytest.mark.usefixtures("sqlite")
+def test_where_the_engine_has_ended_what_they_shared_none_is_done_by_half(
+    narrow: Database, objectid: int, second: Any, stored: Stored
+) -> None:
+    times = iter([1])
+
+    def refuse_once(conn: Connection) -> None:
+        conn.raw.create_function("first", 0, lambda: next(times, 0))
+        conn.execute(
+            "CREATE TEMP TRIGGER once BEFORE INSERT ON main.statedb_states WHEN first()"
+            " BEGIN SELECT RAISE(ROLLBACK, 'as where the disk is full'); END"
+        )
+
+    narrow.run(refuse_once)
+    second.execute(
+        "CREATE TRIGGER refusal BEFORE INSERT ON statedb_states"
+        " WHEN NEW.name = CAST('refused' AS BLOB)"
+        " BEGIN SELECT RAISE(ABORT, 'the application will not have it'); END"
+    )
+    with _waiting(narrow):
+        first = narrow.state.setState(objectid, "k0", 1)
+        half = narrow.state.setStates(objectid, {**dict.fromkeys(_names(9)[1:], 1), "refused": 1})
+        last = narrow.state.setState(objectid, "k9", 1)
+    with pytest.raises(DatabaseError, match="the application will not have it"):
+        half.result(timeout=30)
+    assert _outcomes([first, last]) == [1, 1]
+    assert [stored(objectid, name) for name in _names(10)] == [1, *[ABSENT] * 8, 1]
+
+
+@pytest.mark.usefixtures("sqlite")
 @pytest.mark.parametrize("action", ["ABORT", "FAIL", "ROLLBACK"])
 def test_one_that_the_engine_refuses_harms_no_other(
     narrow: Database, objectid: int, second: Any, stored: Stored, action: str
@@ -613,6 +660,26 @@ def test_what_waits_together_and_meets_a_silent_server_is_over_in_time(
         assert far.state.getState(objectid, "k0").result(timeout=30) == "before"
 
 
+def test_gets_that_hang_hold_up_no_other(
+    far_url: str, proxy: Proxy, objectid: int, second: Any
+) -> None:
+    set_states(second, objectid, dict.fromkeys(_names(40), "before"))
+    with statedb.connect(far_url, pool_size=4) as far:
+        far.state.thdGetObjects()
+        hanging = []
+        for _ in range(3):
+            held = proxy.hold_before("statedb_states")
+            hanging.append((held, far.state.getState(objectid, "k0")))
+            assert held.arrived.wait(10)
+            # At once: none of those that come later has the workers look.
+            futures = [far.state.getState(objectid, name) for name in _names(40)]
+            assert _outcomes(futures) == ["before"] * 40
+        for held, future in hanging:
+            assert not future.done()
+            held.release()
+            assert future.result(timeout=30) == "before"
+
+
 # --- Deadlocks --------------------------------------------------------------------------------
 
 
@@ -779,6 +846,45 @@ def test_a_done_callback_may_wait_for_another_that_travelled_with_it(
         results = _outcomes(futures)
     assert results == ["after" if arguments else "before"] * 20
     assert seen == results[:1]
+
+
+@pytest.mark.parametrize("other", ["that waited with it", "that comes after it"])
+def test_closing_hangs_by_no_done_callback_that_waits_for_another(
+    url: str, objectid: int, other: str
+) -> None:
+    db = statedb.connect(url, pool_size=2)
+    with _waiting(db, 2):
+        first = db.state.setState(objectid, "k0", 1)
+        second = db.state.setState(objectid, "k1" if "with" in other else "k0", 2)
+        seen: list[bool] = []
+        first.add_done_callback(lambda _: seen.append(bool(wait([second], timeout=10).done)))
+        closer = threading.Thread(target=db.close, kwargs={"cancel_futures": True})
+        closer.start()
+        _wait_until(lambda: db._executor._workers._cancelling)
+    closer.join(30)
+    assert seen == [True]
+    assert first.cancelled()
+    assert second.cancelled()
+
+
+def test_who_is_interrupted_while_he_submits_leaves_nothing_that_hangs(
+    url: str, objectid: int, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    db = statedb.connect(url)
+    db.state.thdGetObjects()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            db.state.setState(objectid, "k", 1)
+    assert db.state.getState(objectid, "k", "nothing").result(timeout=30) == "nothing"
+    db.close()
+    assert stored(objectid, "k") is ABSENT
 
 
 def test_done_callbacks_are_called_once_and_in_their_order(db: Database, objectid: int) -> None:

@@ -39,11 +39,11 @@ UPDATE (
     %(stamp)s AS stamp
   /*end*/
 ) AS written
-STRAIGHT_JOIN statedb_states AS stored FORCE INDEX (PRIMARY)
-  ON stored.objectid = written.objectid
-  AND stored.name_hash = written.name_hash
-SET stored.value = written.value,
-    stored.stamp = written.stamp;
+STRAIGHT_JOIN statedb_states AS present FORCE INDEX (PRIMARY)
+  ON present.objectid = written.objectid
+  AND present.name_hash = written.name_hash
+SET present.value = written.value,
+    present.stamp = written.stamp;
 
 -- name: upsert_values
 -- Writes values, whether their names are taken or not, of an object known to exist; in this order.

@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 from statedb.dialects.sqlite_errors import is_busy
@@ -30,6 +31,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.01
 _BEGINS = ("BEGIN", "SAVEPOINT")
 _AT_ONCE = re.compile("IMMEDI|EXCLUS")
 _ENDS = ("COMMIT", "END", "ROLLBACK", "RELEASE")
+_READS = ("SELECT", "VALUES", "EXPLAIN")
+#: What SQLite skips before a statement.
+_SKIPPED = re.compile(r"(?:[\s;\ufeff]|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
 
 
 class _File:
@@ -158,6 +162,41 @@ class PatientConnection(sqlite3.Connection):
         cursor: sqlite3.Cursor = self.cursor().execute(sql, parameters)
         return cursor
 
+    # Nor do the driver's own of these come past our cursor.
+
+    def executemany(self, sql: str, rows: Any, /) -> sqlite3.Cursor:
+        cursor: sqlite3.Cursor = self.cursor().executemany(sql, rows)
+        return cursor
+
+    def executescript(self, script: str, /) -> sqlite3.Cursor:
+        cursor: sqlite3.Cursor = self.cursor().executescript(script)
+        return cursor
+
+    def commit(self) -> None:
+        if self.in_transaction:
+            self.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self.in_transaction:
+            self.execute("ROLLBACK")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]:
+        if kind is not None:
+            self.rollback()
+            return False
+        try:
+            self.commit()
+        except BaseException:
+            self.rollback()
+            raise
+        return False
+
     def close(self) -> None:
         try:
             super().close()
@@ -174,15 +213,15 @@ class PatientCursor(sqlite3.Cursor):
     connection: PatientConnection
 
     def execute(self, sql: str, parameters: Any = (), /) -> Any:
-        kind, connection = _kind(sql.lstrip()[:20]), self.connection
+        kind, connection = _kind(_beginning(sql)), self.connection
         if kind == "ends" or (kind == "writes" and not connection.in_transaction):
             return connection.in_turn(self, sql, parameters)
         try:
             return _execute(self, sql, parameters)
-        except sqlite3.Error as error:
-            # Some failures end the transaction, and so the turn.
+        except BaseException as error:
+            # Some failures end the transaction, and so the turn; of memory's end Python's error is.
             connection.leave_unless_within()
-            if not is_busy(error):
+            if not isinstance(error, sqlite3.Error) or not is_busy(error):
                 raise
         return connection.when_free(self, sql, parameters)
 
@@ -197,12 +236,35 @@ class PatientCursor(sqlite3.Cursor):
                 self.execute(sql, row)
         return self
 
+    def executescript(self, script: str, /) -> PatientCursor:
+        self.connection.commit()
+        statement = ""
+        for part in script.split(";"):
+            statement += part + ";"
+            # One that is in a string or a comment, or in a trigger, ends nothing.
+            if sqlite3.complete_statement(statement):
+                self.execute(statement)
+                statement = ""
+        # What is left was not ended.
+        self.execute(statement.removesuffix(";"))
+        return self
+
+
+def _beginning(sql: str) -> str:
+    """As much of a statement as tells its kind."""
+    beginning = sql[:20]
+    if not beginning[:1].isalpha():
+        start = _SKIPPED.match(sql)
+        assert start is not None
+        beginning = sql[start.end() :][:20]
+    return beginning
+
 
 @functools.lru_cache(maxsize=512)
 def _kind(beginning: str) -> Literal["reads", "defers", "writes", "ends"]:
     """What a statement has to do with turns: it needs one if it writes, or may end one."""
     beginning = beginning.upper()
-    if beginning.startswith("SELECT"):
+    if beginning.startswith(_READS):
         return "reads"
     if beginning.startswith(_ENDS):
         return "ends"

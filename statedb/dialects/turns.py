@@ -44,7 +44,7 @@ class Turns:
         Whatever is raised, ``leave`` makes all good.
         """
         with self._lock:
-            if self._holder is None:
+            if self._holder is None or self._holder is writer:
                 self._holder = writer
                 return True
             writer.doze_off()
