@@ -62,9 +62,9 @@ def _rows_named(conn: Connection, key: dict[str, Any], digests: list[bytes]) -> 
 def set_states(conn: AnyConnection, objectid: int, values: Mapping[str, Any]) -> dict[str, Any]:
     """Write several values of an object, all or nothing; what was written.
 
-    All of them are the caller's: one that a rival created meanwhile is overwritten. Rows are
-    locked in one order, so that callers who share names wait for each other and no deadlock comes
-    of it. Raises as set_state does, before anything is written.
+    All of them are the caller's: one that a rival created meanwhile is overwritten. A server's rows
+    are locked in one order, so that callers who share names wait for each other and no deadlock
+    comes of it. Raises as set_state does, before anything is written.
     """
     conn = adapt(conn)
     if not isinstance(values, Mapping):
@@ -80,16 +80,17 @@ def set_states(conn: AnyConnection, objectid: int, values: Mapping[str, Any]) ->
         if conn.fetch_one(conn.sql["lock_object"], key) is None:
             raise no_such_object(conn, objectid)
         if rows:
-            _upsert(conn, sorted(rows.values(), key=lambda row: row["name_hash"]))
+            _upsert(conn, list(rows.values()))
     return {name: decode_value(row["value"], objectid, name) for name, row in rows.items()}
 
 
 def _upsert(conn: Connection, rows: list[dict[str, Any]]) -> None:
     if "upsert_values" not in conn.sql:
-        # Of an engine in this process more than one row to a statement is no gain.
+        # Of an engine in this process more than one row to a statement is no gain. It locks the
+        # whole file, and stores side by side what comes one after the other.
         conn.execute_many(conn.sql["upsert_value"], rows)
         return
-    for some in _loads(rows):
+    for some in _loads(sorted(rows, key=lambda row: row["name_hash"])):
         columns = {key: [row[key] for row in some] for key in some[0] if key != "objectid"}
         sql, parameters = conn.sql.for_each("upsert_values", columns)
         conn.execute(sql, parameters | {"objectid": some[0]["objectid"]})

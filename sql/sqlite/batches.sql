@@ -20,4 +20,5 @@ FROM (
 ) AS wanted
 CROSS JOIN statedb_states AS states
   ON states.objectid = wanted.objectid
-  AND states.name_hash = wanted.name_hash;
+  AND states.name_hash = wanted.name_hash
+ORDER BY states.objectid, states.name_hash;

@@ -18,7 +18,7 @@ LONG = 4 * 2**20
 LIMIT = 4 * LONG
 #: How many writes of this process there may be between two checkpoints of a long log; it is looked
 #: at once in so many.
-WRITES_BETWEEN, WRITES_UNLOOKED = 256, 16
+WRITES_BETWEEN, WRITES_UNLOOKED = 1000, 16
 
 
 def has_reset_race(version: tuple[int, ...]) -> bool:
