@@ -13,7 +13,7 @@ from statedb.connection import Connection
 from statedb.names import check_id, encode_and_hash
 from statedb.operation import ALONE, Arguments
 from statedb.stamps import new_stamp
-from statedb.staterows import NO_DEFAULT, NoDefault, no_such_state
+from statedb.staterows import NO_DEFAULT, SEEMS_NEW, NoDefault, no_such_state
 from statedb.values import decode_value, encode_value
 
 #: A longer value, in characters of JSON, travels alone: together the longest would be 256 MiB.
@@ -28,10 +28,15 @@ def get_together(conn: Connection, calls: Sequence[Arguments]) -> list[Any]:
     keys = list(dict.fromkeys(one[0] for one in asked if one is not None))
     if not keys:
         return [ALONE for _ in calls]
-    sql, parameters = conn.sql.for_each("select_values_of_keys", _columns(conn, keys))
-    parameters["longest"] = MAX_SHARED_VALUE
-    found = {(row[0], row[1]): row[2] for row in conn.fetch_all(sql, parameters)}
+    found = _select(conn, keys, longest=MAX_SHARED_VALUE)
     return [ALONE if one is None else _got(found, *one) for one in asked]
+
+
+def _select(conn: Connection, keys: Sequence[Key], longest: int) -> dict[Key, str | None]:
+    """The values that are there; None for a longer one."""
+    sql, parameters = conn.sql.for_each("select_values_of_keys", _columns(conn, keys))
+    parameters["longest"] = longest
+    return {(row[0], row[1]): row[2] for row in conn.fetch_all(sql, parameters)}
 
 
 def _asked(objectid: int, name: str, default: Any = NO_DEFAULT) -> tuple[Key, int, str, Any]:
@@ -68,7 +73,20 @@ def set_together(conn: Connection, calls: Sequence[Arguments]) -> list[Any]:
             one = None
         asked.append(one)
     done = _update(conn, texts) if texts else set()
-    return [ALONE if one is None or one[0] not in done else decode_value(*one[1:]) for one in asked]
+    new = _not_there(conn, [key for key in texts if key not in done])
+    outcomes = []
+    for call, one in zip(calls, asked, strict=True):
+        if one is not None and one[0] in done:
+            outcomes.append(decode_value(*one[1:]))
+        else:
+            call.memo = {SEEMS_NEW: True} if one is not None and one[0] in new else None
+            outcomes.append(ALONE)
+    return outcomes
+
+
+def _not_there(conn: Connection, keys: list[Key]) -> set[Key]:
+    """Which of several keys have no values; the others' are locked."""
+    return set(keys).difference(_select(conn, keys, longest=0)) if keys else set()
 
 
 def _written(objectid: int, name: str, value: Any) -> tuple[Key, str, int, str]:

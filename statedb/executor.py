@@ -133,7 +133,9 @@ class Executor:
             if call.in_doubt:
                 raise outcome_unknown(call.function, late) from late
             raise late
-        return self._call(call.function, call.args, call.kwargs, call.deadline, call.in_doubt)
+        return self._call(
+            call.function, call.args, call.kwargs, call.deadline, call.in_doubt, call.memo
+        )
 
     def _run_together(self, batch: Batch, calls: Sequence[Call]) -> list[Any]:
         """What each of several calls gives; ALONE where it has to be made by itself."""
@@ -182,9 +184,10 @@ class Executor:
         kwargs: Any,
         deadline: float,
         in_doubt: bool = False,
+        memo: dict[Any, Any] | None = None,
     ) -> R:
         attempts: Attempts | None = None
-        memo: dict[Any, Any] = {}
+        memo = {} if memo is None else memo
         reads = traits(function).reads
         while True:
             conn = None

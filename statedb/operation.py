@@ -16,6 +16,8 @@ class Arguments(Protocol):
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    #: What ``conn.memo`` is to hold where the call is made by itself after all.
+    memo: dict[Any, Any] | None
 
 
 class _Alone:

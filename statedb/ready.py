@@ -35,6 +35,7 @@ class Call(Job):
         "in_doubt",
         "kwargs",
         "may_wait",
+        "memo",
         "ordered",
     )
 
@@ -55,6 +56,8 @@ class Call(Job):
         self.batch = batch
         #: Whether it may wait for somebody's lock where it is made by itself, but not with others.
         self.may_wait = False
+        #: What making it with others has found out for when it is made alone.
+        self.memo: dict[Any, Any] | None = None
         self.future = CallFuture()
         self.ordered = False
         #: Its Future can no longer be cancelled.

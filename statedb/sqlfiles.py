@@ -2,9 +2,9 @@
 
 A file is a sequence of blocks. ``-- name: verb_noun`` opens one, a comment says what it does and
 why, and the statement follows up to the next block. Parameters are written ``%(name)s``, and
-``%(name)b`` where they are bytes. What stands between ``/*each*/`` and ``/*end*/`` is repeated for
-each of several rows, with a comma between, or what ``/*each UNION ALL*/`` names. Each dialect says
-how its driver wants these.
+``%(name)b`` where they are bytes, or an array. What stands between ``/*each*/`` and ``/*end*/`` is
+repeated for each of several rows, with a comma between, or what ``/*each UNION ALL*/`` names. Each
+dialect says how its driver wants these.
 """
 
 from __future__ import annotations

@@ -17,7 +17,14 @@ from statedb.objects import (
     no_such_object,
 )
 from statedb.operation import operation
-from statedb.staterows import NO_DEFAULT, NoDefault, key_of, no_such_state, row_of
+from statedb.staterows import (
+    NO_DEFAULT,
+    SEEMS_NEW,
+    NoDefault,
+    key_of,
+    no_such_state,
+    row_of,
+)
 from statedb.states import get_states, set_states
 from statedb.values import decode_value, encode_value
 
@@ -69,6 +76,8 @@ def set_state(conn: AnyConnection, objectid: int, name: str, value: Any) -> Any:
     """
     conn = adapt(conn)
     row = row_of(conn, objectid, name, encode_value(value, objectid, name))
+    if conn.memo.pop(SEEMS_NEW, False):
+        return _create(conn, objectid, name, row)
     # An UPDATE that finds nothing may lock the gap against those who would fill it, until the
     # application's transaction ends; two that do so to each other deadlock. So look first.
     may_be_there = not _locks_gap(conn) or conn.fetch_one(conn.sql["select_value"], row)

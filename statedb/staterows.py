@@ -19,6 +19,9 @@ class NoDefault:
 
 NO_DEFAULT: Final = NoDefault()
 
+#: In ``conn.memo``: a moment ago there was no such value.
+SEEMS_NEW: Final = "seems new"
+
 
 def key_of(conn: Connection, objectid: int, name: str) -> dict[str, Any]:
     """The parameters of a statement that finds a value."""

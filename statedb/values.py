@@ -17,13 +17,13 @@ MAX_NESTING = 200
 # short value with it.
 _encode = json.JSONEncoder(allow_nan=False).encode
 _decoder = json.JSONDecoder()
-_SCALARS = frozenset((str, int, bool, type(None)))
+_STR, _SCALARS = frozenset((str,)), frozenset((str, int, bool, type(None)))
 
 
 def encode_value(value: Any, objectid: int, name: str) -> str:
     """The JSON of a value that is to be the object's value of that name."""
     try:
-        if type(value) not in _SCALARS:
+        if type(value) not in _SCALARS and not _is_flat(value):
             _check_containers(value)
         text = _encode(value)
     except (TypeError, ValueError) as error:
@@ -36,6 +36,15 @@ def encode_value(value: Any, objectid: int, name: str) -> str:
             f" JSON, and {MAX_VALUE_CHARACTERS} are the most"
         )
     return text
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether it is a dict of scalars, which most values are: there is nothing to refuse."""
+    return (
+        type(value) is dict
+        and _STR.issuperset(map(type, value))
+        and _SCALARS.issuperset(map(type, value.values()))
+    )
 
 
 def _check_containers(value: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import ABSENT
 from engines import Engine
-from interposed import watch
+from interposed import interpose, watch
 from proxy import Proxy
 
 import statedb
@@ -272,6 +272,30 @@ def test_a_value_that_is_not_there_is_created_beside_those_that_are(
     assert _outcomes(futures) == [1] * 51
     assert [stored(objectid, name) for name in ("k0", "k49", "new")] == [1, 1, 1]
     assert engine.name == "sqlite" or len(sent) < 10
+
+
+def test_new_values_take_one_statement_each_and_a_few_for_all(
+    engine: Engine, narrow: Database, sent: list[str], objectid: int, stored: Stored
+) -> None:
+    with _waiting(narrow):
+        sent.clear()
+        futures = [narrow.state.setState(objectid, name, name) for name in _names(50)]
+    assert _outcomes(futures) == _names(50)
+    assert engine.name == "sqlite" or len(sent) < 60
+    assert [stored(objectid, name) for name in _names(50)] == _names(50)
+
+
+def test_of_two_who_create_a_value_the_first_wins_and_the_other_is_told(
+    engine: Engine, url: str, objectid: int, second: Any, stored: Stored
+) -> None:
+    if engine.name == "sqlite":
+        pytest.skip("SQLite's one lock is the file's")
+    rival = partial(set_state, second, objectid, "k1", "the rival's")
+    with interpose("INSERT INTO statedb_states", rival), statedb.connect(url, pool_size=1) as db:
+        with _waiting(db):
+            futures = [db.state.setState(objectid, name, "ours") for name in _names(3)]
+        assert _outcomes(futures) == ["ours", "the rival's", "ours"]
+    assert [stored(objectid, name) for name in _names(3)] == ["ours", "the rival's", "ours"]
 
 
 def test_through_a_network_what_waits_together_is_few_round_trips(

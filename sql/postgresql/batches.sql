@@ -1,5 +1,6 @@
 -- What PostgreSQL does with several rows at once. Each parameter is an array with a row's value
--- at each place, so the statement is one, and prepared once, for however many.
+-- at each place, so the statement is one, and prepared once, for however many. It is sent as bytes
+-- are: in a text each quotation mark would have to be escaped, which took longer than all else.
 
 -- name: select_values_named
 -- Those values of an object whose names are asked for. Joined: of a list of names the planner may
@@ -18,7 +19,7 @@ SELECT
   name_hash,
   CASE WHEN OCTET_LENGTH(value) <= %(longest)s THEN value END
 FROM statedb_states
-INNER JOIN UNNEST(%(objectid)s::bigint[], %(name_hash)b::bytea[]) AS wanted (objectid, name_hash)
+INNER JOIN UNNEST(%(objectid)b::bigint[], %(name_hash)b::bytea[]) AS wanted (objectid, name_hash)
   USING (objectid, name_hash)
 ORDER BY objectid, name_hash;
 
@@ -33,7 +34,7 @@ FROM (
   SELECT objectid, name_hash, written.value, written.stamp
   FROM statedb_states AS stored
   INNER JOIN UNNEST(
-    %(objectid)s::bigint[], %(name_hash)b::bytea[], %(value)s::text[], %(stamp)s::bigint[]
+    %(objectid)b::bigint[], %(name_hash)b::bytea[], %(value)b::text[], %(stamp)b::bigint[]
   ) AS written (objectid, name_hash, value, stamp)
     USING (objectid, name_hash)
   FOR UPDATE OF stored SKIP LOCKED
@@ -47,7 +48,7 @@ RETURNING statedb_states.objectid, statedb_states.name_hash;
 INSERT INTO statedb_states (objectid, name_hash, stamp, name, value)
 SELECT %(objectid)s, written.name_hash, written.stamp, written.name, written.value
 FROM UNNEST(
-  %(name_hash)b::bytea[], %(stamp)s::bigint[], %(name)b::bytea[], %(value)s::text[]
+  %(name_hash)b::bytea[], %(stamp)b::bigint[], %(name)b::bytea[], %(value)b::text[]
 ) WITH ORDINALITY AS written (name_hash, stamp, name, value, place)
 ORDER BY place
 ON CONFLICT (objectid, name_hash) DO UPDATE
