@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from statedb.place import Sighting
 
@@ -12,8 +12,7 @@ from statedb.place import Sighting
 LEAST_GAP = 0.5
 
 
-@dataclass(frozen=True)
-class _Watched:
+class _Watched(NamedTuple):
     """A master that has not moved, as far as was seen, since that moment."""
 
     last: Sighting

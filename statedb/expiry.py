@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from statedb.connection import AnyConnection, Connection, adapt
@@ -104,16 +103,16 @@ def _without_held_claims(conn: Connection, masterids: list[int]) -> list[int]:
 # --- A lost answer ---------------------------------------------------------------------------
 
 
-@dataclass
 class Doubt:
     """Whom a call has expired, and whom the last of its tries may have, if its answer was lost."""
 
-    #: What that try wrote into the rows that it expired.
-    stamp: int = 0
-    #: Whom it was about to expire, and in which incarnation.
-    incarnations: dict[int, int] = field(default_factory=dict)
-    #: Whom the call has surely expired.
-    expired: list[MasterModel] = field(default_factory=list)
+    def __init__(self) -> None:
+        #: What that try wrote into the rows that it expired.
+        self.stamp = 0
+        #: Whom it was about to expire, and in which incarnation.
+        self.incarnations: dict[int, int] = {}
+        #: Whom the call has surely expired.
+        self.expired: list[MasterModel] = []
 
     @property
     def is_pending(self) -> bool:

@@ -4,8 +4,7 @@ function whose first parameter is a connection."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,8 +30,7 @@ ALONE: Final = _Alone()
 Batch = Callable[[Any, Sequence[Arguments]], list[Any]]
 
 
-@dataclass(frozen=True)
-class Traits:
+class Traits(NamedTuple):
     """How an operation may be run."""
 
     #: Doing it again after its answer was lost does no harm: the second time finds what the first

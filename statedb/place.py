@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from statedb.connection import Connection
 from statedb.expiry import EXPIRE_AFTER
@@ -12,16 +12,14 @@ from statedb.operation import operation
 from statedb.times import in_microseconds
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A master's place, as one process has it: later incarnations are others'."""
 
     masterid: int
     incarnation: int
 
 
-@dataclass(frozen=True)
-class Sighting:
+class Sighting(NamedTuple):
     """What an observer has seen of an active master."""
 
     masterid: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from statedb.connection import Connection, Row
 from statedb.errors import InvalidResultSpecError, InvalidTypeError
@@ -41,8 +41,7 @@ class ResultSpec:
     offset: int | None = None
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A column to filter and sort by, and how a caller's value becomes the column's."""
 
     column: str

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _NAME = re.compile(r"-- name: ([a-z][a-z0-9_]*)$")
 _PARAMETER = re.compile(r"%\((\w+)\)([sb])")
@@ -87,6 +89,9 @@ def hexadecimal_parameters(text: str) -> str:
 
 def shipped(directory: str) -> Path:
     """Where our ``sql/<directory>`` lies: in the installed package, or beside a checkout's."""
+    # It takes a tenth of the time to import statedb, and no file is read by that.
+    from pathlib import Path
+
     package = Path(__file__).parent
     for root in (package / "sql", package.parent / "sql"):
         if (root / directory).is_dir():

@@ -12,11 +12,13 @@ import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statedb import sqlfiles
 from statedb.errors import DriverMissingError, InvalidTypeError, InvalidURLError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Failure(enum.Enum):
@@ -117,8 +119,7 @@ def statements(dialect: Dialect) -> sqlfiles.Statements:
     return sqlfiles.Statements(source, dialect.to_driver)
 
 
-@dataclass(frozen=True)
-class _BuiltIn:
+class _BuiltIn(NamedTuple):
     """A dialect of statedb's own that need not have been imported yet."""
 
     module: str
