@@ -103,7 +103,7 @@ class Pool:
             if not 0.7 < remaining / conn.lock_wait < 1.4:
                 self._limit_lock_wait(conn, _lock_wait(remaining))
         except BaseException:
-            if conn is not None:
+            if conn is not None and conn not in self._idle:
                 conn.broken = True
                 self.give_back(conn)
             raise
