@@ -593,7 +593,7 @@ def test_closing_from_a_done_callback_does_not_wait_for_itself(url: str, objecti
 
         gate = threading.Event()
         blocking = db.submit(_wait_for, gate)
-        future = db.state.setState(objectid, "k", pool_size)
+        future = db.submit(_wait_for, gate)
         future.add_done_callback(close)
         later = [db.state.setState(objectid, "k", number) for number in range(10)]
         gate.set()

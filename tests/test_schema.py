@@ -261,8 +261,10 @@ def test_an_object_id_is_not_used_again_after_a_restart_of_the_server(
 def _parameters(text: str) -> dict[str, Any]:
     """Something for each parameter of a statement."""
     found = sqlfiles._PARAMETER.findall(text)
+    # Arrays of whatever are marked as bytes are.
+    numbers = {name for name, kind in found if kind == "s"} | {"objectid", "stamp"}
     return {
-        name: b"\0" * 32 if kind == "b" else "1" if name == "value" else 1 for name, kind in found
+        name: "1" if name == "value" else 1 if name in numbers else b"\0" * 32 for name, _ in found
     }
 
 
