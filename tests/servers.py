@@ -366,6 +366,8 @@ class MariaDB(Server):
             f"--datadir={self.directory / 'data'}",
             f"--socket={self.directory / 'socket'}",
             f"--pid-file={self.directory / 'pid'}",
+            # One that starts deletes all temporary tables there, another's too.
+            f"--tmpdir={self.directory}",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
             "--max-connections=500",
