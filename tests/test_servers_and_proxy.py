@@ -376,18 +376,19 @@ def test_a_held_or_stalled_connection_does_not_outlive_the_proxy(
 
 def test_the_delay_is_added_each_way(numbers_proxy: Proxy, proxied: Any) -> None:
     def best() -> float:
+        # The least: whatever else the machine does makes some of them longer.
         times = []
-        for _ in range(50):
+        for _ in range(100):
             begun = time.perf_counter()
             run(proxied, "SELECT 1")
             times.append(time.perf_counter() - begun)
-        return sorted(times)[10]
+        return min(times)
 
     undelayed = best()
-    numbers_proxy.delay = 0.002
-    assert 0.0035 < best() - undelayed < 0.006
+    numbers_proxy.delay = 0.01
+    assert 0.018 < best() - undelayed < 0.03
     numbers_proxy.delay = 0.0
-    assert best() < undelayed + 0.002
+    assert best() < undelayed + 0.01
 
 
 @needs_postgresql
