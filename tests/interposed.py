@@ -31,27 +31,33 @@ class _Cursor:
 
 
 @contextlib.contextmanager
-def watch(before: Callable[[str], None]) -> Iterator[None]:
-    """Call ``before`` with each statement, on the connections opened or adapted meanwhile."""
+def altered(alter: Callable[[Dialect], Dialect]) -> Iterator[None]:
+    """Have connections that are opened or adapted meanwhile be of dialects that were altered."""
     known = statedb.dialects._known
     earlier = dict(known)
-    originals = {name: statedb.dialects._loaded(name) for name in list(known)}
+    try:
+        for name in list(known):
+            statedb.dialects.register(alter(statedb.dialects._loaded(name)))
+        yield
+    finally:
+        known.clear()
+        known.update(earlier)
+        statedb.dialects._by_connection_type.clear()
 
-    def wrapped(dialect: Dialect) -> Dialect:
+
+@contextlib.contextmanager
+def watch(before: Callable[[str], None]) -> Iterator[None]:
+    """Call ``before`` with each statement, on the connections opened or adapted meanwhile."""
+
+    def watched(dialect: Dialect) -> Dialect:
         return dataclasses.replace(
             dialect,
             cursor=lambda raw: _Cursor(dialect.cursor(raw), before),
             query=lambda cursor: cursor.execute,
         )
 
-    try:
-        for dialect in originals.values():
-            statedb.dialects.register(wrapped(dialect))
+    with altered(watched):
         yield
-    finally:
-        known.clear()
-        known.update(earlier)
-        statedb.dialects._by_connection_type.clear()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,205 @@
+"""History: what several callers called and were told, as each of them wrote it down."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from faults.checker import ABSENT, PRESENT, UNTOUCHED, Operation, Way, read, write
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: What a call came to, besides the name of an error: its answer, or nothing that is known.
+ANSWERED, UNKNOWN = "answered", "unknown"
+#: Names whose values are written together only, the same for each, and read together: as one value.
+TOGETHER = ["t0", "t1", "t2"]
+
+
+class Log:
+    """The file of one caller. What was written is there even if the process is ended at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._file)
+
+    def _write(self, *line: Any) -> None:
+        os.write(self._file, (json.dumps(line) + "\n").encode())
+
+    def begin(self, what: str, argument: Any) -> None:
+        self._number += 1
+        self._write("begin", self._number, time.monotonic_ns(), what, argument)
+
+    def call_back(self, found: Any, made: Any) -> None:
+        """Note that an update's callback is about to make something of what it got."""
+        self._write("call back", self._number, found, made)
+
+    def end(self, outcome: str, answer: Any = None) -> None:
+        self._write("end", self._number, time.monotonic_ns(), outcome, answer)
+
+
+@dataclass
+class Call:
+    """One call, as its caller saw it."""
+
+    start: int
+    what: str
+    argument: Any
+    end: float = math.inf
+    outcome: str = UNKNOWN
+    answer: Any = None
+    #: What an update's callback got and made, each time that it ran; None for no value.
+    made: list[tuple[Any, Any]] = field(default_factory=list)
+
+    @property
+    def is_answered(self) -> bool:
+        return self.outcome == ANSWERED
+
+
+def calls_of(paths: Iterable[Path]) -> Iterator[Call]:
+    for path in paths:
+        calls: dict[int, Call] = {}
+        for line in path.read_text("utf-8").splitlines():
+            kind, number, *rest = json.loads(line)
+            if kind == "begin":
+                calls[number] = Call(*rest)
+            elif kind == "call back":
+                calls[number].made.append((rest[0], rest[1]))
+            else:
+                call = calls[number]
+                call.end, call.outcome, call.answer = rest
+                if call.outcome == UNKNOWN:
+                    call.end = math.inf
+        yield from calls.values()
+
+
+def operations_by_name(calls: Iterable[Call], *, repeats: bool) -> dict[str, list[Operation]]:
+    """What the calls did to each value, or may have done.
+
+    ``repeats`` says that answers may have been lost: what was done again may have happened twice.
+    """
+    operations: dict[str, list[Operation]] = defaultdict(list)
+    for call in calls:
+        # Of a failure only an unknown outcome may have had an effect.
+        if call.outcome in (ANSWERED, UNKNOWN):
+            what = f"{call.what} {call.argument}: {call.outcome} {call.answer}"
+            for name, ways in _WAYS[call.what](call, repeats).items():
+                operations[name].append(Operation(call.start, call.end, ways, what))
+    return operations
+
+
+#: By name, in which ways a call may have happened.
+_Ways = dict[str, tuple[Way, ...]]
+
+
+def _ways_of_get(call: Call, repeats: bool) -> _Ways:
+    return {call.argument: (read(_stored(call.answer)),)} if call.is_answered else {}
+
+
+def _ways_of_gets(call: Call, repeats: bool) -> _Ways:
+    if not call.is_answered:
+        return {}
+    return {name: (read(_stored(call.answer.get(name))),) for name in call.argument}
+
+
+def _ways_of_get_together(call: Call, repeats: bool) -> _Ways:
+    if not call.is_answered:
+        return {}
+    values = {call.answer.get(name) for name in TOGETHER}
+    # Half of what was written together is a value that nobody has written.
+    return {"together": (read(_stored(values.pop()) if len(values) == 1 else "torn"),)}
+
+
+def _ways_of_set(call: Call, repeats: bool) -> _Ways:
+    name, value = call.argument
+    return {name: _ways_to_set(value, call.answer if call.is_answered else value, repeats)}
+
+
+def _ways_of_sets(call: Call, repeats: bool) -> _Ways:
+    return {name: _ways_to_set(value, value, repeats) for name, value in call.argument.items()}
+
+
+def _ways_of_set_together(call: Call, repeats: bool) -> _Ways:
+    return {"together": _ways_to_set(call.argument, call.argument, repeats)}
+
+
+def _ways_of_create(call: Call, repeats: bool) -> _Ways:
+    name, value = call.argument
+    created = write(value, found=ABSENT)
+    if not call.is_answered or call.answer == value:
+        return {name: (created,)}
+    found = read(call.answer)
+    # The answer to a first try may have been lost, and what it created deleted.
+    return {name: (found, created + found) if repeats else (found,)}
+
+
+def _ways_of_update(call: Call, repeats: bool) -> _Ways:
+    ways = tuple(
+        write(made, found=_stored(found))
+        for found, made in call.made
+        if not call.is_answered or made == call.answer
+    )
+    # One that was not called back has written nothing, unless it says that it has.
+    return {call.argument: ways} if ways or call.is_answered else {}
+
+
+def _ways_of_delete(call: Call, repeats: bool) -> _Ways:
+    deleted = not call.is_answered or call.answer
+    return {call.argument: (write(ABSENT, found=PRESENT) if deleted else read(ABSENT),)}
+
+
+_WAYS: dict[str, Callable[[Call, bool], _Ways]] = {
+    "get": _ways_of_get,
+    "gets": _ways_of_gets,
+    "get together": _ways_of_get_together,
+    "set": _ways_of_set,
+    "sets": _ways_of_sets,
+    "set together": _ways_of_set_together,
+    "create": _ways_of_create,
+    "update": _ways_of_update,
+    "delete": _ways_of_delete,
+}
+
+
+def _ways_to_set(value: Any, answer: Any, repeats: bool) -> tuple[Way, ...]:
+    once = write(value)
+    # If there was none, and a rival was first to create it, the rival's stands.
+    last = once if answer == value else ((ABSENT, UNTOUCHED), *read(answer))
+    return (last, once + last) if repeats else (last,)
+
+
+def _stored(value: Any) -> Any:
+    return ABSENT if value is None else value
+
+
+def met(operations: Iterable[Operation]) -> int:
+    """How many operations overlapped an earlier one on the same value."""
+    count = 0
+    latest = -math.inf
+    for one in sorted(operations, key=lambda one: one.start):
+        count += one.start < latest
+        latest = max(latest, one.end if one.end != math.inf else latest)
+    return count
+
+
+def outcomes(calls: Iterable[Call]) -> Counter[str]:
+    return Counter(call.outcome for call in calls)
