@@ -8,6 +8,7 @@ import multiprocessing
 import random
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,8 @@ class Order(NamedTuple):
     logs: Path
     #: How many calls; None for as many as it can until it is told that it is enough.
     calls: int | None = None
+    #: A master that becomes active, claims things, and is deactivated, all the while.
+    masterid: int | None = None
 
 
 class Caller:
@@ -53,8 +56,10 @@ class Caller:
     _numbers = itertools.count()
 
     def __init__(self, url: str, timeout: float = 30.0) -> None:
+        #: Where in the logs its calls are, before a dot and each thread's number.
+        self.name = f"{next(self._numbers)}"
         self._pipe, theirs = _context.Pipe()
-        arguments = (theirs, url, f"{next(self._numbers)}", timeout)
+        arguments = (theirs, url, self.name, timeout)
         self._process = _context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
@@ -102,7 +107,7 @@ def callers(url: str, count: int, *, timeout: float = 30.0) -> Iterator[list[Cal
 
 
 def _serve(pipe: Pipe, url: str, name: str, timeout: float) -> None:
-    with statedb.connect(url, pool_size=THREADS, timeout=timeout) as db:
+    with statedb.connect(url, pool_size=THREADS + 1, timeout=timeout) as db:
         while (order := pipe.recv()) is not None:
             until = None if order.calls is not None else pipe.recv
             pipe.send([repr(error) for error in obey(db, order, name, until)])
@@ -115,18 +120,16 @@ def obey(
     over = threading.Event()
     errors: list[BaseException] = []
 
-    def run(number: int) -> None:
+    def run(act: Callable[[], None]) -> None:
         try:
-            with Log(order.logs / f"{name}.{number}") as log:
-                thread = _Thread(db, order, f"{name}.{number}", log)
-                for _ in itertools.count() if order.calls is None else range(order.calls):
-                    if over.is_set():
-                        break
-                    thread.call()
+            act()
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(THREADS)]
+    acts = [partial(_call, db, order, f"{name}.{number}", over) for number in range(THREADS)]
+    if order.masterid is not None:
+        acts.append(partial(_come_and_go, db, order.masterid, over))
+    threads = [threading.Thread(target=run, args=(act,)) for act in acts]
     for thread in threads:
         thread.start()
     if until is not None:
@@ -135,6 +138,23 @@ def obey(
     for thread in threads:
         thread.join()
     return errors
+
+
+def _call(db: Database, order: Order, name: str, over: threading.Event) -> None:
+    with Log(order.logs / name) as log:
+        thread = _Thread(db, order, name, log)
+        for _ in itertools.count() if order.calls is None else range(order.calls):
+            if over.is_set():
+                break
+            thread.call()
+
+
+def _come_and_go(db: Database, masterid: int, over: threading.Event) -> None:
+    while not over.is_set():
+        db.masters.thdSetMasterState(masterid, True)
+        for thing in ("a", "b", "c"):
+            db.masters.thdClaim(masterid, "thing", f"{thing} of {masterid}")
+        db.masters.thdSetMasterState(masterid, False)
 
 
 class _Thread:

@@ -69,36 +69,66 @@ def violation(operations: Iterable[Operation], initial: Any = ABSENT) -> Operati
     moments = [(float(one.start), 0, number) for number, one in enumerate(numbered)]
     moments += [(one.end, 1, number) for number, one in enumerate(numbered)]
     worlds: set[_World] = {(initial, frozenset())}
-    unfinished: dict[int, Operation] = {}
+    unfinished = _Unfinished()
     for time, ends, number in sorted(moments):
         if time == math.inf:
             break
         if not ends:
-            unfinished[number] = numbered[number]
+            unfinished.add(number, numbered[number])
+            worlds = {unfinished.read_in(world) for world in worlds}
             continue
         worlds = _after(worlds, unfinished, number)
         if not worlds:
             return numbered[number]
-        del unfinished[number]
+        unfinished.remove(number)
         worlds = _likelier(worlds, unfinished)
     return None
 
 
-def _after(worlds: set[_World], unfinished: dict[int, Operation], number: int) -> set[_World]:
+class _Unfinished:
+    """The operations under way, by their numbers."""
+
+    def __init__(self) -> None:
+        self.operations: dict[int, Operation] = {}
+        self.writing: dict[int, Operation] = {}
+        self._reading: dict[int, Any] = {}
+
+    def add(self, number: int, operation: Operation) -> None:
+        self.operations[number] = operation
+        (expected, left), *more = operation.ways[0] if len(operation.ways) == 1 else [(None, None)]
+        if left is UNTOUCHED and not more:
+            self._reading[number] = expected
+        else:
+            self.writing[number] = operation
+
+    def remove(self, number: int) -> None:
+        del self.operations[number]
+        self.writing.pop(number, None)
+        self._reading.pop(number, None)
+
+    def read_in(self, world: _World) -> _World:
+        """The world once all have read what they can: that hinders nobody, so waiting is no use."""
+        state, begun = world
+        now = {(one, 0, 1) for one, expected in self._reading.items() if _is(state, expected)}
+        return (state, begun | now) if now else world
+
+
+def _after(worlds: set[_World], unfinished: _Unfinished, number: int) -> set[_World]:
     """The worlds in which an operation has happened; the others only as far as it needs them."""
     seen = set(worlds)
     to_look_at = list(worlds)
+    length = [len(way) for way in unfinished.operations[number].ways]
     done = set()
     while to_look_at:
-        world = to_look_at.pop()
-        state, begun = world
+        state, begun = to_look_at.pop()
         progress = {one: (way, steps) for one, way, steps in begun}
         way, steps = progress.get(number, (0, -1))
-        if steps == len(unfinished[number].ways[way]):
+        if steps == length[way]:
             done.add((state, begun - {(number, way, steps)}))
             continue
-        for one, operation in unfinished.items():
-            for following in _next(state, begun, one, operation, progress.get(one)):
+        for one, operation in unfinished.writing.items():
+            for world in _next(state, begun, one, operation, progress.get(one)):
+                following = unfinished.read_in(world)
                 if following not in seen:
                     seen.add(following)
                     to_look_at.append(following)
@@ -134,7 +164,7 @@ def _is(state: Any, expected: Any) -> bool:
     return bool(state == expected)
 
 
-def _likelier(worlds: set[_World], unfinished: dict[int, Operation]) -> set[_World]:
+def _likelier(worlds: set[_World], unfinished: _Unfinished) -> set[_World]:
     """Without those worlds that can do no more than another.
 
     What has not begun can still, and what was lost need not: so of two that differ only in which
@@ -144,7 +174,7 @@ def _likelier(worlds: set[_World], unfinished: dict[int, Operation]) -> set[_Wor
         return worlds
     alike: dict[Any, list[frozenset[_Begun]]] = {}
     for state, begun in worlds:
-        lost = frozenset(one for one in begun if unfinished[one[0]].end == math.inf)
+        lost = frozenset(one for one in begun if unfinished.operations[one[0]].end == math.inf)
         alike.setdefault((state, begun - lost), []).append(lost)
     kept = set()
     for (state, others), sets in alike.items():

@@ -64,6 +64,7 @@ class Call:
     start: int
     what: str
     argument: Any
+    #: When it ended, with whatever outcome.
     end: float = math.inf
     outcome: str = UNKNOWN
     answer: Any = None
@@ -78,7 +79,8 @@ class Call:
 def calls_of(paths: Iterable[Path]) -> Iterator[Call]:
     for path in paths:
         calls: dict[int, Call] = {}
-        for line in path.read_text("utf-8").splitlines():
+        # Who is killed may have written half of a line.
+        for line in path.read_text("utf-8").split("\n")[:-1]:
             kind, number, *rest = json.loads(line)
             if kind == "begin":
                 calls[number] = Call(*rest)
@@ -87,8 +89,6 @@ def calls_of(paths: Iterable[Path]) -> Iterator[Call]:
             else:
                 call = calls[number]
                 call.end, call.outcome, call.answer = rest
-                if call.outcome == UNKNOWN:
-                    call.end = math.inf
         yield from calls.values()
 
 
@@ -103,7 +103,8 @@ def operations_by_name(calls: Iterable[Call], *, repeats: bool) -> dict[str, lis
         if call.outcome in (ANSWERED, UNKNOWN):
             what = f"{call.what} {call.argument}: {call.outcome} {call.answer}"
             for name, ways in _WAYS[call.what](call, repeats).items():
-                operations[name].append(Operation(call.start, call.end, ways, what))
+                end = call.end if call.is_answered else math.inf
+                operations[name].append(Operation(call.start, end, ways, what))
     return operations
 
 

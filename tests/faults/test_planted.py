@@ -24,12 +24,13 @@ pytestmark = pytest.mark.once
 CALLS = 300
 
 
-def _history(url: str, directory: Path) -> list[Call]:
-    directory.mkdir()
+def _history(url: str, directory: Path, seed: int = 1) -> list[Call]:
+    logs = directory / f"{seed}"
+    logs.mkdir()
     with statedb.connect(url) as db:
-        objectid = db.state.thdGetObjectId("planted", directory.name)
-        assert obey(db, Order(1, objectid, directory, CALLS), "process") == []
-    return list(calls_of(sorted(directory.iterdir())))
+        objectid = db.state.thdGetObjectId("planted", f"{seed}")
+        assert obey(db, Order(seed, objectid, logs, CALLS), "process") == []
+    return list(calls_of(sorted(logs.iterdir())))
 
 
 def _wrong(calls: list[Call]) -> set[str]:
@@ -106,7 +107,7 @@ PLANTS = [_plant_stale_read, _plant_lost_update, _plant_value_out_of_nowhere, _p
 
 
 def test_a_wrong_answer_in_a_history_is_found(url: str, tmp_path: Path) -> None:
-    calls = _history(url, tmp_path / "logs")
+    calls = _history(url, tmp_path)
     assert _wrong(calls) == set()
     for plant in PLANTS:
         for seed in range(5):
@@ -162,4 +163,5 @@ def test_a_defect_of_the_library_is_found(
     url: str, tmp_path: Path, defect: Callable[[Dialect], Dialect]
 ) -> None:
     with altered(defect):
-        assert _wrong(_history(url, tmp_path / "logs"))
+        # Not every time do two callers meet in such a way that it shows.
+        assert any(_wrong(_history(url, tmp_path, seed)) for seed in range(20))
