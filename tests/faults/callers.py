@@ -55,12 +55,17 @@ class Caller:
 
     _numbers = itertools.count()
 
-    def __init__(self, url: str, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 30.0,
+        serve: Callable[[Pipe, str, str, float], None] | None = None,
+    ) -> None:
         #: Where in the logs its calls are, before a dot and each thread's number.
         self.name = f"{next(self._numbers)}"
         self._pipe, theirs = _context.Pipe()
         arguments = (theirs, url, self.name, timeout)
-        self._process = _context.Process(target=_serve, args=arguments, daemon=True)
+        self._process = _context.Process(target=serve or _serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
 
@@ -71,9 +76,13 @@ class Caller:
         """Have it end what it was ordered to do without a number of calls."""
         self._pipe.send("enough")
 
+    def report(self) -> Any:
+        """What it says once it has done what it was ordered to."""
+        return self._pipe.recv()
+
     def wait(self) -> None:
-        """Until it has done what it was ordered to."""
-        errors = self._pipe.recv()
+        """Until it has done what it was ordered to, without an error."""
+        errors = self.report()
         assert not errors, errors
 
     def kill(self) -> None:
