@@ -78,7 +78,11 @@ def test_a_url_that_is_no_str_is_a_type_error(url: object) -> None:
         "sqlite:///a%00b",
         f"postgresql://user:{SECRET}@host:port:5/db",
         f"postgresql://user:{SECRET}%zz@host/db",
+        f"postgresql://user:{SECRET}%ff@host/db",
         f"postgresql://user:{SECRET}@host/db?no_such_parameter=1",
+        f"postgresql://user:{SECRET}@one,two/db?port=1,2,3",
+        f"postgresql://user:{SECRET}@host/\ud800",
+        f"mysql://user:{SECRET}@host/\ud800",
         f"mysql://user:{SECRET}@host",
         f"mysql://user:{SECRET}@host/",
         f"mysql://user:{SECRET}@host/db/table",
@@ -102,6 +106,7 @@ def test_a_malformed_url_is_a_value_error_without_the_password(url: str) -> None
     assert isinstance(raised.value, InvalidURLError)
     assert not any(secret in str(raised.value) for secret in SECRETS)
     assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,15 +44,20 @@ class PostgreSQLTarget:
 def parse(url: str) -> PostgreSQLTarget:
     check_percent_encoded(url, _FORM)
     scheme, _, rest = url.partition("://")
-    try:
-        target = PostgreSQLTarget(conninfo_to_dict(f"{scheme.lower()}://{rest}"))
-    except psycopg.Error:
-        # Not chained: libpq quotes the part that it cannot read, which may be the password.
+    parameters = None
+    with contextlib.suppress(psycopg.Error, UnicodeDecodeError):
+        parameters = conninfo_to_dict(f"{scheme.lower()}://{rest}")
+    if parameters is None:
+        # Not even as its context: libpq quotes the part that it cannot read, perhaps the password.
         raise InvalidURLError(
             f"libpq cannot read this URL; the form is {_FORM}, with special characters"
             f" percent-encoded and libpq's own parameters after '?'"
-        ) from None
-    for port in str(target.parameters.get("port") or "").split(","):
+        )
+    target = PostgreSQLTarget(parameters)
+    hosts, ports = (str(parameters.get(key) or "").split(",") for key in ("host", "port"))
+    if len(ports) not in (1, len(hosts)):
+        raise InvalidURLError(f"a URL has one port, or one for each host: {_FORM}")
+    for port in ports:
         # libpq would find out when it connects, and take it for a passing trouble of the network.
         if port:
             check_port(port, _FORM)

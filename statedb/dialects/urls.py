@@ -10,6 +10,8 @@ def check_percent_encoded(url: str, form: str) -> None:
 
     What is then left of the password would be taken for a host or a database, and be shown.
     """
+    if any("\ud800" <= one <= "\udfff" for one in url):
+        raise InvalidURLError(f"the URL holds a lone surrogate: {form}")
     authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
     if authority.count("@") > 1 or "@" in path:
         raise InvalidURLError(f"'@' and '/' in a URL's password are written %40 and %2F: {form}")
