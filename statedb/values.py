@@ -16,8 +16,18 @@ MAX_NESTING = 200
 # ASCII only, so that the text survives every charset. Building one takes longer than encoding a
 # short value with it.
 _encode = json.JSONEncoder(allow_nan=False).encode
-_decoder = json.JSONDecoder()
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is none")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 _STR, _SCALARS = frozenset((str,)), frozenset((str, int, bool, type(None)))
+
+
+class _TooMany(Exception):
+    """So many values need more characters than there may be."""
 
 
 def encode_value(value: Any, objectid: int, name: str) -> str:
@@ -26,7 +36,15 @@ def encode_value(value: Any, objectid: int, name: str) -> str:
         if type(value) not in _SCALARS and not _is_flat(value):
             _check_containers(value)
         text = _encode(value)
-    except (TypeError, ValueError) as error:
+    except _TooMany:
+        raise ValueTooLargeError(
+            f"the value for {shown(name)} of object {shown(objectid)} holds more than"
+            f" {MAX_VALUE_CHARACTERS} values, and that many characters of JSON are the most"
+        ) from None
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        # Reading a value may run code of the caller's, which may raise anything.
         raise InvalidValueError(
             f"the value for {shown(name)} of object {shown(objectid)} is no JSON: {error}"
         ) from error
@@ -50,9 +68,15 @@ def _is_flat(value: Any) -> bool:
 def _check_containers(value: Any) -> None:
     """Refuse what the encoder lets pass, or refuses only from a depth that varies."""
     level = [value]
+    count = 0
     for _ in range(MAX_NESTING):
         deeper: list[Any] = []
         for one in level:
+            if isinstance(one, (dict, list, tuple)):
+                # A few lists that hold each other many times are more than any memory.
+                count += len(one)
+                if count > MAX_VALUE_CHARACTERS:
+                    raise _TooMany
             if isinstance(one, dict):
                 _check_keys(one)
                 deeper += [inner for inner in one.values() if type(inner) not in _SCALARS]
@@ -96,7 +120,14 @@ def decode_value(text: str | bytes, objectid: int, name: str) -> Any:
         # What statedb has written is a value and nothing else: no blanks to look for.
         value, end = _decoder.raw_decode(text) if text[:1].strip() else (None, -1)
         return value if end == len(text) else _decoder.decode(text)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        if isinstance(error, RecursionError) and not _may_be_too_deep(text):
+            raise
         raise StoredValueError(
             f"what is stored for {shown(name)} of object {shown(objectid)} is no JSON: {error}"
         ) from error
+
+
+def _may_be_too_deep(text: str | bytes) -> bool:
+    """Whether it may be the text that was too deep, and not the stack of the caller."""
+    return isinstance(text, str) and text.count("[") + text.count("{") > MAX_NESTING
