@@ -14,7 +14,7 @@ from statedb.errors import (
     MasterLostError,
     UnusableConnectionError,
 )
-from statedb.names import check_id, encode_name, name_hash, shown
+from statedb.names import check_id, decode_name, encode_name, name_hash, shown
 from statedb.operation import operation
 from statedb.resultspec import Field, Filter, ResultSpec, integer_field, select, text_field
 
@@ -140,7 +140,7 @@ def get_claims(
         encode_name(kind, "a claim's kind")
         filters.append(Filter("kind", "eq", [kind]))
     rows = select(adapt(conn), "select_claims", _CLAIM_FIELDS, ResultSpec(filters))
-    return [Claim(row[0].decode(), row[1].decode(), row[2], row[3]) for row in rows]
+    return [Claim(decode_name(row[0]), decode_name(row[1]), row[2], row[3]) for row in rows]
 
 
 @operation(reads=True)
@@ -198,7 +198,7 @@ def _what(kind: str, name: str) -> str:
 def _taken(
     kind: str, name: str, owner: int, owner_name: bytes | None = None
 ) -> AlreadyClaimedError:
-    known = "" if owner_name is None else f" ({shown(owner_name.decode())})"
+    known = "" if owner_name is None else f" ({shown(decode_name(owner_name))})"
     return AlreadyClaimedError(f"{_what(kind, name)} is held by master {owner}{known}", owner)
 
 

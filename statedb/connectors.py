@@ -122,7 +122,7 @@ class StateConnector(_Connector):
 
     def _known(self, name: str, class_name: str) -> int | None:
         self._executor.check_open()
-        if not isinstance(name, str) or not isinstance(class_name, str):
+        if type(name) is not str or type(class_name) is not str:
             return None
         known: int | None = self._executor.known.get((name, class_name))
         return known

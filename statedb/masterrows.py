@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from statedb.connection import Connection, Row
+from statedb.names import decode_name
 from statedb.times import from_microseconds
 
 #: How many masters one statement is about at most.
@@ -26,7 +27,7 @@ class MasterModel:
 
 def model_of(row: Sequence[Any]) -> MasterModel:
     """The model of a row of id, name, active and last_active."""
-    return MasterModel(row[0], row[1].decode(), bool(row[2]), from_microseconds(row[3]))
+    return MasterModel(row[0], decode_name(row[1]), bool(row[2]), from_microseconds(row[3]))
 
 
 def rows_of_masters(

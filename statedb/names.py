@@ -18,7 +18,8 @@ def encode_name(name: str, what: str) -> bytes:
     if not isinstance(name, str):
         raise InvalidTypeError(f"{what} is a str, not {type(name).__name__}: {shown(name)}")
     try:
-        encoded = name.encode()
+        # Not name.encode(): a subclass may say what it likes, and is the str that it holds.
+        encoded = str.encode(name)
     except UnicodeEncodeError:
         raise InvalidNameError(f"{what} holds a lone surrogate: {shown(name)}") from None
     if not encoded:
@@ -31,6 +32,11 @@ def encode_name(name: str, what: str) -> bytes:
     if b"\0" in encoded:
         raise InvalidNameError(f"{what} holds a NUL: {shown(name)}")
     return encoded
+
+
+def decode_name(encoded: bytes) -> str:
+    """A stored name. What is no UTF-8 is not of statedb's making, and no legal name's equal."""
+    return encoded.decode(errors="surrogateescape")
 
 
 @lru_cache(maxsize=4096)

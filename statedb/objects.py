@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from statedb.connection import AnyConnection, Connection, adapt
 from statedb.errors import NoSuchObjectError
-from statedb.names import check_id, encode_name, name_hash, shown
+from statedb.names import check_id, decode_name, encode_name, name_hash, shown
 from statedb.operation import operation
 from statedb.resultspec import Field, ResultSpec, integer_field, select, text_field
 
@@ -59,7 +59,8 @@ def get_object_id(conn: AnyConnection, name: str, class_name: str) -> int:
             # The rival's; or nobody's once more, if it was deleted meanwhile.
             row = conn.fetch_one(conn.sql["select_object_id_of_rival"], identity)
     objectid: int = row[0]
-    if not conn.in_transaction:
+    # A subclass of str's may be unhashable, or the equal of anything.
+    if not conn.in_transaction and type(name) is str and type(class_name) is str:
         if len(conn.known) >= MAX_KNOWN_OBJECTS:
             conn.known.clear()
         conn.known[name, class_name] = objectid
@@ -74,7 +75,7 @@ def get_objects(conn: AnyConnection, resultSpec: ResultSpec | None = None) -> li
     Raises InvalidResultSpecError, which says what is legal.
     """
     rows = select(adapt(conn), "select_objects", OBJECT_FIELDS, resultSpec)
-    return [ObjectModel(row[0], row[1].decode(), row[2].decode()) for row in rows]
+    return [ObjectModel(row[0], decode_name(row[1]), decode_name(row[2])) for row in rows]
 
 
 @operation(touches=_all_values)

@@ -68,7 +68,7 @@ def time_field(column: str) -> Field:
 def _encode_text(value: Any) -> bytes:
     if not isinstance(value, str):
         raise TypeError("it takes a str")
-    return value.encode()
+    return str.encode(value)
 
 
 def _encode_integer(value: Any) -> int:

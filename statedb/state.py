@@ -106,7 +106,7 @@ def atomic_create_state(
     found = conn.fetch_one(conn.sql["select_value"], key)
     if found is not None:
         return decode_value(found[0], objectid, name)
-    created = (atomic_create_state, objectid, name)
+    created = (atomic_create_state, key["objectid"], key["name_hash"])
     if created not in conn.memo:
         conn.memo[created] = encode_value(_call_back(conn, thd_create_callback), objectid, name)
     value = _create(conn, objectid, name, row_of(conn, objectid, name, conn.memo[created]))
@@ -163,7 +163,8 @@ def update_state(
     key = key_of(conn, objectid, name)
     locked = "_for_update" if conn.in_transaction else ""
     query = conn.sql[f"select_value_and_stamp{locked}"]
-    doubts = conn.memo.get((update_state, objectid, name)) or _Doubts()
+    in_doubt = (update_state, key["objectid"], key["name_hash"])
+    doubts = conn.memo.get(in_doubt) or _Doubts()
     while True:
         text, stamp = conn.fetch_one(query, key) or (None, None)
         if doubts.settled_by(stamp, objectid, name):
@@ -185,7 +186,7 @@ def update_state(
         except BaseException:
             if conn.in_doubt:
                 doubts.add(stamp, row["stamp"])
-                conn.memo[update_state, objectid, name] = doubts
+                conn.memo[in_doubt] = doubts
             raise
         if written:
             return decode_value(new_text, objectid, name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from statedb.connection import AnyConnection, Connection, Row, adapt
 from statedb.errors import InvalidTypeError
-from statedb.names import check_id, encode_and_hash, shown
+from statedb.names import check_id, decode_name, encode_and_hash, shown
 from statedb.objects import no_such_object
 from statedb.operation import operation
 from statedb.staterows import row_of
@@ -46,7 +46,7 @@ def get_states(
     values = {}
     for encoded, text in rows:
         if wanted is None or encoded in wanted:
-            name = encoded.decode()
+            name = decode_name(encoded)
             values[name] = decode_value(text, objectid, name)
     return values
 

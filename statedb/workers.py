@@ -280,11 +280,23 @@ def _touched(
     if touches is None:
         return None
     try:
-        touched = touches(*args, **kwargs)
+        group, keys = touches(*args, **kwargs)
+        if type(group) is not int:
+            group = _plain(group)
+        if keys is not None:
+            keys = tuple([key if type(key) is str else _plain(key) for key in keys])
+        touched = group, keys
         hash(touched)
     except Exception:
         return None
     return touched
+
+
+def _plain(key: Any) -> Any:
+    """A key that compares as a str does, whatever a subclass of it would do under our lock."""
+    if isinstance(key, tuple):
+        return tuple([_plain(one) for one in key])
+    return str.__str__(key) if isinstance(key, str) else key
 
 
 def _settle(settle: Callable[..., Any], *outcome: Any) -> None:
