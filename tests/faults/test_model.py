@@ -1,0 +1,151 @@
+"""All of db.state and db.masters beside a model of them, by a state machine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engines import Engine
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+import statedb
+from faults import THOROUGH, extent
+from faults.bench import CALLERS, Bench, bench_of
+from faults.machine import Machine
+from statedb import dialects
+
+pytestmark = [pytest.mark.once, pytest.mark.timeout(extent(300, 1_200))]
+
+_SETTINGS = settings(
+    max_examples=extent(25, 1_000),
+    stateful_step_count=100,
+    # The short form is the same each time; a thorough one says by which number to repeat it.
+    derandomize=not THOROUGH,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+_OPERATIONS = [
+    one for module in (statedb.state, statedb.masters) for one in module.__all__ if one.islower()
+]
+_CALLERS = [f"no transaction, {one}" for one in CALLERS]
+_RARE = [
+    *("submit_together", "silence", "expiry", "stale id"),
+    *("join", "claim_as_a_member", "release_as_a_member", "leave", "loss"),
+    *("begin", "begin_within", "take_or_leave_a_place_within_a_transaction"),
+    *(f"{end}, {owner}" for end in ("commit", "rollback") for owner in ("application", "database")),
+    *(f"database transaction, {one}" for one in CALLERS),
+    *("InvalidNameError", "InvalidTypeError", "InvalidValueError", "InvalidSettingError"),
+    *("InvalidResultSpecError", "NoSuchStateError", "NoSuchObjectError", "CallbackError"),
+    *("MasterLostError", "MasterActiveError", "AlreadyClaimedError", "ClaimLostError"),
+    "UnusableConnectionError",
+]
+#: What is to happen in a run, and how often at least.
+_WANTED, _LEAST = extent(([*_OPERATIONS, *_CALLERS], 3), ([*_OPERATIONS, *_CALLERS, *_RARE], 50))
+
+
+def _run(bench: Bench, chosen: settings) -> None:
+    def machine() -> Machine:
+        return Machine(bench)
+
+    number = int(os.environ.get("STATEDB_TEST_SEED") or random.SystemRandom().getrandbits(32))
+    if not chosen.derandomize:
+        print(f"STATEDB_TEST_SEED={number}")
+        machine = seed(number)(machine)
+    run_state_machine_as_test(machine, settings=chosen)  # type: ignore[arg-type]
+
+
+def test_every_operation_does_what_the_model_says(engine: Engine, url: str) -> None:
+    with bench_of(engine, url) as bench:
+        _run(bench, _SETTINGS)
+        events = bench.events
+    print(sorted(events.items()))
+    assert {one: events[one] for one in _WANTED if events[one] < _LEAST} == {}
+
+
+# --- That it would notice ---------------------------------------------------------------------
+
+_FAULTS = {
+    "a value's deletion takes all of the object's": """
+-- name: delete_value
+DELETE FROM statedb_states
+WHERE objectid = %(objectid)s;
+""",
+    "a deletion of an object leaves its values": """
+-- name: delete_values
+DELETE FROM statedb_states
+WHERE objectid = -%(objectid)s;
+""",
+    "anybody releases a claim": """
+-- name: update_claim_released
+UPDATE statedb_claims
+SET masterid = NULL
+WHERE identity_hash = %(identity_hash)b;
+""",
+    "a token is given twice": """
+-- name: update_free_claim
+UPDATE statedb_claims
+SET masterid = %(masterid)s
+WHERE identity_hash = %(identity_hash)b
+  AND masterid + 0 IS NULL;
+""",
+    "a new life is no new incarnation": """
+-- name: update_master_active
+UPDATE statedb_masters
+SET heartbeats = heartbeats + 1,
+    active = 1,
+    last_active = /*now*/,
+    due = /*now*/ + expire_after
+WHERE id = %(masterid)s;
+""",
+    "who is overdue by its own number is overlooked": """
+-- name: select_overdue_masters
+SELECT id, last_active
+FROM statedb_masters
+WHERE active = 1
+  AND expire_after IS NULL
+  AND last_active <= /*now*/ - %(expire_after)s
+ORDER BY id;
+""",
+}
+
+
+@contextlib.contextmanager
+def _planted(statement: str, url: str, directory: Path) -> Iterator[None]:
+    """Have an engine use a statement that is not as it should be."""
+    sound = dialects.for_url(url)
+    (directory / "planted.sql").write_text(statement)
+    dialects.register(dataclasses.replace(sound, sql=(*sound.sql, directory)))
+    try:
+        yield
+    finally:
+        dialects.register(sound)
+
+
+#: The others take longer to find.
+_EASY = ["a value's deletion takes all of the object's", "anybody releases a claim"]
+
+
+@pytest.mark.parametrize("fault", extent(_EASY, list(_FAULTS)))
+def test_a_wrong_statement_is_found(fault: str, engine: Engine, url: str, tmp_path: Path) -> None:
+    # It need not tell how briefly it can be shown.
+    chosen = settings(
+        _SETTINGS,
+        max_examples=1_000,
+        derandomize=True,
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+        print_blob=False,
+    )
+    with (
+        _planted(_FAULTS[fault], url, tmp_path),
+        bench_of(engine, url) as bench,
+        pytest.raises(AssertionError),
+    ):
+        _run(bench, chosen)
