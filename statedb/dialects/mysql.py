@@ -49,6 +49,9 @@ def parse(url: str) -> MySQLTarget:
     database = urllib.parse.unquote(database)
     if not database or "/" in database:
         raise InvalidURLError(f"a MySQL URL names one database: {_FORM}")
+    if "\0" in user + database:
+        # It would end the name in the packet that logs in, and begin what follows.
+        raise InvalidURLError(f"the user and database in a MySQL URL hold no NUL: {_FORM}")
     options = _options(query)
     if password:
         # PyMySQL encodes a str in latin-1, which is no server's default.

@@ -10,13 +10,16 @@ def check_percent_encoded(url: str, form: str) -> None:
 
     What is then left of the password would be taken for a host or a database, and be shown.
     """
-    if any("\ud800" <= one <= "\udfff" for one in url):
-        raise InvalidURLError(f"the URL holds a lone surrogate: {form}")
+    # libpq ends at a NUL, and would take what stands before it for the host and port.
+    if any(one == "\0" or "\ud800" <= one <= "\udfff" for one in url):
+        raise InvalidURLError(f"a URL holds no NUL and no lone surrogate: {form}")
     authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
     if authority.count("@") > 1 or "@" in path:
         raise InvalidURLError(f"'@' and '/' in a URL's password are written %40 and %2F: {form}")
 
 
 def check_port(port: str, form: str) -> None:
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    # Python converts no more than some thousand digits.
+    is_number = port.isascii() and port.isdigit() and len(port) < 100
+    if not (is_number and 0 < int(port) < 65536):
         raise InvalidURLError(f"a port in a URL is a number from 1 to 65535: {form}")
