@@ -147,13 +147,16 @@ class Hostile(random.Random):
     def url(self) -> str:
         """A URL with a password in it, well-formed or not."""
         kind = self.random()
+        if kind < 0.05:
+            return f"sqlite:///{self.choice(('', '/'))}{self.text()}"
         junk = self._junk
         scheme = self.choice(("postgresql", "postgres", "mysql", "mariadb", "MySQL", "Postgresql"))
         secret = f"{junk()}{MARK}{junk()}"
         if kind < 0.5:
-            place = self.choice(("h", "h:1", "h1,h2", "h1:1,h2:2", "[::1]:3", "", "h:x", "h:99999"))
-            query = self.choice(("", "", "?", "?x=1", "?ssl_ca=x", "?port=1,2,3", f"?{junk()}=1"))
-            path = self.choice(("/d", "/d", "", "/", "/a/b", f"/{junk()}"))
+            sound = ["h", "h:1", "h1,h2", "h1:1,h2:2", "[::1]:3", ""]
+            place = self.choice((*sound * 2, "h:x", "h:99999", "h:" + "9" * 5_000, "[::1", "h:-1"))
+            query = self.choice(("", "", "", "?", "?x=1", "?ssl_ca=x", "?port=1,2", f"?{junk()}=1"))
+            path = self.choice(("/d", "/d", "/d", "", "/", "/a/b", f"/{junk()}"))
             return f"{scheme}://u:{secret}@{place}{path}{query}"
         if kind < 0.8:
             name = self.choice(("password", "sslpassword", "ssl_key_password", "PASSWORD", "pass"))
@@ -170,7 +173,7 @@ class Hostile(random.Random):
     def _junk(self) -> str:
         pieces = ["", "", "", "x", "@", "/", "?", "#", ":", "%", "%zz", "%40", "%00", "&", "=", ","]
         pieces += ["[", "]", " ", "\\", "'", ";", "\0", "\ud800", "\u00fc", "%ff", "//", "@@", "\n"]
-        return "".join(self.choice(pieces) for _ in range(self.choice((0, 0, 1, 2))))
+        return "".join(self.choice(pieces) for _ in range(self.choice((0, 0, 0, 1, 2))))
 
     # --- Values ---
 

@@ -6,20 +6,23 @@ Dump files have a place here once there are any.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import sqlite3
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from engines import Engine
 
 import statedb
-from faults import THOROUGH, extent, selection
+from faults import extent, selection
 from faults.bench import CALLERS, Bench, bench_of
 from faults.hostile import MARK, STORED_JSON, STORED_OTHERWISE, Hostile
 from faults.model import MASTER_FIELDS, OBJECT_FIELDS
@@ -47,9 +50,8 @@ pytestmark = [pytest.mark.once, pytest.mark.timeout(extent(300, 1_800))]
 @pytest.fixture
 def hostile() -> Hostile:
     """The short form is the same each time; a thorough one says by which number to repeat it."""
-    number = int(os.environ.get("STATEDB_TEST_SEED") or random.SystemRandom().getrandbits(32))
-    if not THOROUGH:
-        number = 5
+    drawn = extent(5, random.SystemRandom().getrandbits(32))
+    number = int(os.environ.get("STATEDB_TEST_SEED") or drawn)
     print(f"STATEDB_TEST_SEED={number}")
     return Hostile(number)
 
@@ -437,6 +439,41 @@ def test_what_others_stored_is_a_value_or_a_type_error_and_harms_no_other(
         assert [future.result(timeout=60) for future in written] == names
         assert _stored(bench, objectid) == {name: name for name in sorted(names)}
         bench.second.cursor().execute("DELETE FROM statedb_states")
+
+
+def test_what_is_no_text_in_a_sqlite_file_keeps_nobody_from_reading_the_others(
+    tmp_path: Path,
+) -> None:
+    with (
+        statedb.connect(f"sqlite:///{tmp_path}/test.sqlite", pool_size=1) as db,
+        contextlib.closing(sqlite3.connect(tmp_path / "test.sqlite", isolation_level=None)) as own,
+    ):
+        names = [f"k{number}" for number in range(20)]
+        objectid = db.state.thdGetObjectId("name", "class")
+        db.state.thdSetStates(objectid, dict.fromkeys(names, 1))
+        for name, stored in (
+            ("k3", "X'312c'"),
+            ("k4", "X'ff'"),
+            ("k5", "CAST(X'22ff22' AS TEXT)"),
+            ("k6", "X'5b325d'"),
+        ):
+            own.execute(
+                f"UPDATE statedb_states SET value = {stored} WHERE name = CAST('{name}' AS BLOB)"
+            )
+        futures = {name: db.state.getState(objectid, name) for name in names}
+        for name, future in futures.items():
+            # SQLite keeps what is no text as text; that its driver cannot read it is its failure.
+            error = {"k3": StoredValueError, "k4": StoredValueError, "k5": DatabaseError}.get(name)
+            if error is None:
+                assert future.result(timeout=60) == ([2] if name == "k6" else 1)
+            else:
+                with pytest.raises(error):
+                    future.result(timeout=60)
+                with pytest.raises(error):
+                    db.state.thdGetState(objectid, name)
+        for name in ("k3", "k4", "k5"):
+            assert db.state.thdSetState(objectid, name, name) == name
+        assert len(db.state.thdGetStates(objectid)) == 20
 
 
 def _store(bench: Bench, objectid: int, name: str, text: str) -> None:
