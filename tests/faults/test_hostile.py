@@ -86,7 +86,7 @@ def test_any_url_is_taken_or_refused_and_its_password_is_shown_nowhere(hostile: 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1:1", "127.0.0.1:1,127.0.0.1:1", "no.such.host.invalid", "a%20b"]
 )
-def test_nor_where_there_is_no_server(url: str, host: str) -> None:
+def test_no_password_is_shown_where_there_is_no_server(url: str, host: str) -> None:
     with statedb.connect(url % host, timeout=0.2) as db:
         with pytest.raises(DatabaseError) as raised:
             db.state.thdGetObjects()

@@ -23,7 +23,7 @@ from statedb import dialects
 pytestmark = [pytest.mark.once, pytest.mark.timeout(extent(300, 1_200))]
 
 _SETTINGS = settings(
-    max_examples=extent(25, 1_000),
+    max_examples=extent(20, 1_000),
     stateful_step_count=100,
     # The short form is the same each time; a thorough one says by which number to repeat it.
     derandomize=not THOROUGH,
