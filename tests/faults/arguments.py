@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from faults.legality import CallbackError
 from faults.model import EPOCH
-from faults.refusals import CallbackError
 from statedb import Filter, ResultSpec
 
 # Few, so that they meet; most differ by what some collation or driver does not tell apart.

@@ -22,8 +22,8 @@ from hypothesis.stateful import (
 import statedb
 from faults import arguments
 from faults.bench import CALLERS, Bench, in_tables
+from faults.legality import CallbackError, Refusal
 from faults.model import SECOND, Model
-from faults.refusals import CallbackError, Refusal
 from statedb import (
     Claim,
     InvalidSettingError,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
-from faults.refusals import Refusal, as_json, call, of_id, of_name, of_value, refuse
+from faults.legality import Refusal, as_json, call, of_id, of_name, of_value, refuse
 from faults.selection import select
 from statedb import (
     NO_DEFAULT,

@@ -7,7 +7,7 @@ from datetime import datetime
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any, TypeVar
 
-from faults.refusals import Refusal
+from faults.legality import Refusal
 from statedb import Filter, InvalidResultSpecError, InvalidTypeError, ResultSpec
 
 T = TypeVar("T")

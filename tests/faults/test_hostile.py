@@ -25,8 +25,8 @@ import statedb
 from faults import extent, selection
 from faults.bench import CALLERS, Bench, bench_of
 from faults.hostile import MARK, STORED_JSON, STORED_OTHERWISE, Hostile
+from faults.legality import of_name
 from faults.model import MASTER_FIELDS, OBJECT_FIELDS
-from faults.refusals import of_name
 from statedb import (
     Claim,
     DatabaseError,

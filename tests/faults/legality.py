@@ -1,4 +1,4 @@
-"""Refusals: which error the contract asks for, where an argument is not legal."""
+"""Legality: which error the contract asks for, where an argument is not legal."""
 
 from __future__ import annotations
 
