@@ -436,8 +436,7 @@ def test_a_server_that_accepts_and_says_nothing_makes_a_call_fail_within_the_tim
         began = time.monotonic()
         with pytest.raises(CallTimeoutError, match="cannot open"):
             db.state.thdGetObjectId("a", "B")
-        # libpq gives each host at least two seconds, the last try too.
-        assert 2 < time.monotonic() - began < 6.5
+        assert 2 < time.monotonic() - began < 5
         proxy.resume()
         assert db.state.thdGetObjectId("a", "B") > 0
 

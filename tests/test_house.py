@@ -18,6 +18,7 @@ LAYERS = (
     ("times",),
     ("values", "dialects", "dialects.sockets", "dialects.urls"),
     ("dialects.turns", "dialects.sqlite_errors", "dialects.sqlite_log"),
+    ("dialects.postgresql_hosts",),
     ("dialects.sqlite_connection",),
     ("dialects.sqlite", "dialects.postgresql", "dialects.mysql"),
     ("connection", "operation"),

@@ -766,7 +766,6 @@ def test_who_cannot_leave_says_so_in_time(
         began = time.monotonic()
         with pytest.raises(DatabaseError):
             member.leave()
-        # libpq gives each try to connect two seconds at least.
         assert time.monotonic() - began < 2 + 2 + 2
         assert [thread.name for thread in threading.enumerate() if _is_of(member, thread)] == []
         with pytest.raises(MasterLostError, match="has left"):

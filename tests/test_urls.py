@@ -121,6 +121,7 @@ def test_a_malformed_url_is_a_value_error_without_the_password(url: str) -> None
             "postgresql://me@one:1,two:2/db",
         ),
         (f"postgresql://one,two/db?password={SECRET}", "postgresql://one,two/db"),
+        ("postgresql:///db?hostaddr=::1,::2&port=1,2", "postgresql://::1:1,::2:2/db"),
         (f"postgres:///db?user=me&password={SECRET}", "postgresql://me@/db"),
         (f"mysql://me:{SECRET}@one,two:2,[::1]:3/d%20b", "mysql://me@one:3306,two:2,[::1]:3/d%20b"),
         (f"mariadb://:{SECRET}@/db", "mysql://localhost:3306/db"),

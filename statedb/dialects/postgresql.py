@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +14,25 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from statedb.dialects import Dialect, Failure, Transaction
+from statedb.dialects.postgresql_hosts import NotConnected, connect_to_first, split
 from statedb.dialects.sockets import readability_check, shut_down
 from statedb.dialects.urls import check_percent_encoded, check_port
 from statedb.errors import InvalidURLError
 from statedb.sqlfiles import shipped
 
+# A peer that has vanished is noticed by these, long before the system would: while its connection
+# is idle, or while it does not acknowledge what it was sent.
+_DEFAULTS: dict[str, Any] = {
+    "application_name": "statedb",
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+# The server is to notice it too: a client that has vanished may have locked something.
+_SERVER_DEFAULTS = (
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
+)
 _FORM = "postgresql://user:password@host1:5432,host2:5432/database?target_session_attrs=read-write"
 
 
@@ -29,7 +45,7 @@ class PostgreSQLTarget:
     def __str__(self) -> str:
         shown = {key: self.parameters.get(key) for key in ("user", "host", "port", "dbname")}
         user = f"{shown['user']}@" if shown["user"] else ""
-        hosts = str(shown["host"] or "").split(",")
+        hosts = str(shown["host"] or self.parameters.get("hostaddr") or "").split(",")
         ports = str(shown["port"] or "").split(",")
         ports = ports * len(hosts) if len(ports) == 1 else ports
         places = (
@@ -53,33 +69,42 @@ def parse(url: str) -> PostgreSQLTarget:
             f"libpq cannot read this URL; the form is {_FORM}, with special characters"
             f" percent-encoded and libpq's own parameters after '?'"
         )
-    target = PostgreSQLTarget(parameters)
-    hosts, ports = (str(parameters.get(key) or "").split(",") for key in ("host", "port"))
-    if len(ports) not in (1, len(hosts)):
-        raise InvalidURLError(f"a URL has one port, or one for each host: {_FORM}")
-    for port in ports:
+    several = None
+    with contextlib.suppress(ValueError):
+        if math.isfinite(float(parameters.get("connect_timeout") or 0)):
+            several = len(split(parameters)) > 1
+    if several is None:
+        raise InvalidURLError(
+            "a URL has as many ports as hosts, or one for all, and its connect_timeout is a number"
+            " of seconds"
+        )
+    if several and "PGTARGETSESSIONATTRS" not in os.environ:
+        # Who names several means the one of them that takes writes, whichever it is now.
+        parameters.setdefault("target_session_attrs", "read-write")
+    for port in str(parameters.get("port") or "").split(","):
         # libpq would find out when it connects, and take it for a passing trouble of the network.
         if port:
             check_port(port, _FORM)
-    return target
+    return PostgreSQLTarget(parameters)
 
 
 def connect(target: PostgreSQLTarget, timeout: float) -> psycopg.Connection[Any]:
-    parameters = dict(target.parameters)
-    hosts = str(parameters.get("host") or "").count(",") + 1
-    own_limit = float(parameters.get("connect_timeout") or timeout)
-    # libpq gives each host this many whole seconds, and never fewer than two.
-    parameters["connect_timeout"] = max(2, int(min(own_limit, timeout / hosts)))
+    # What the URL says goes before what we take for good, not before what we rely on.
+    parameters = _DEFAULTS | target.parameters
     parameters["options"] = " ".join(
         (
+            _SERVER_DEFAULTS,
             str(parameters.get("options") or ""),
             "-c default_transaction_isolation=read\\ committed -c TimeZone=UTC",
             f"-c lock_timeout={_milliseconds(timeout)}",
         )
     ).strip()
-    parameters.setdefault("application_name", "statedb")
     parameters["client_encoding"] = "utf8"
-    return psycopg.connect(**parameters, autocommit=True)
+    pgconn = connect_to_first(parameters, timeout)
+    pgconn.nonblocking = 1
+    raw: psycopg.Connection[Any] = psycopg.Connection(pgconn)
+    raw.autocommit = True
+    return raw
 
 
 def limit_lock_wait(raw: psycopg.Connection[Any], seconds: float) -> None:
@@ -90,21 +115,8 @@ def _milliseconds(seconds: float) -> int:
     return min(max(1, int(seconds * 1000)), 2**31 - 1)
 
 
-# libpq reports no SQLSTATE for a refused connection. These say that waiting will not help; in
-# another language than English they are tried again until the time is up.
-_HOPELESS = (
-    "authentication failed",
-    "no password supplied",
-    "does not exist",
-    "no pg_hba.conf entry",
-    "permission denied for database",
-    "not permitted to log in",
-    "does not support SSL",
-    "certificate verify failed",
-    "server certificate for",
-)
-# Class 08 is a connection's failure, 57P a server that shuts down; 25P03 and 57P05 end idle ones.
-_LOST = ("08", "57P", "25P03")
+# Class 08 is a connection's failure, 57P a server that shuts down, 40003 that it does not know.
+_LOST = ("08", "57P", "40003")
 _CONFLICT = ("40001", "40P01", "55P03")
 _REFUSED = ("25006", "53300")
 
@@ -112,16 +124,18 @@ _REFUSED = ("25006", "53300")
 def failure(error: BaseException) -> Failure | None:
     if not isinstance(error, psycopg.Error):
         return None
+    if isinstance(error, NotConnected):
+        return None if error.hopeless else Failure.LOST
     state = error.sqlstate
     if state is None:
         lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
-        hopeless = any(phrase in str(error) for phrase in _HOPELESS)
-        return Failure.LOST if lost and not hopeless else None
+        return Failure.LOST if lost else None
+    # Whatever it is called: after that the server has closed the connection.
+    if error.diag.severity_nonlocalized in ("FATAL", "PANIC") or state.startswith(_LOST):
+        return Failure.LOST
     if state in _CONFLICT:
         return Failure.CONFLICT
-    if state in _REFUSED:
-        return Failure.REFUSED
-    return Failure.LOST if state.startswith(_LOST) else None
+    return Failure.REFUSED if state in _REFUSED else None
 
 
 def is_unique_violation(error: BaseException) -> bool:
