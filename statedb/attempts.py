@@ -40,21 +40,22 @@ class Attempts:
         self._pool = pool
         self.deadline = deadline
         #: An earlier try may have taken effect.
-        self._in_doubt = in_doubt
+        self.in_doubt = in_doubt
 
     def failed(self, error: Exception, conn: Connection | None = None) -> None:
         """Note a failed try; raises what the caller is to see unless it may be tried again."""
         cause = _cause(error, conn)
         if cause is None:
-            if self._in_doubt and isinstance(error, (CallTimeoutError, PoolClosedError)):
+            if self.in_doubt and isinstance(error, (CallTimeoutError, PoolClosedError)):
                 raise outcome_unknown(self._function, error) from error
             raise error
         self._tries += 1
         failure = self._pool.dialect.failure(cause)
         known = traits(self._function)
         if conn is not None and not known.reads:
-            self._in_doubt = self._in_doubt or conn.in_doubt
-            if failure is not None and not known.repeatable and (conn.in_doubt or conn.committed):
+            self.in_doubt = self.in_doubt or conn.in_doubt
+            again = known.repeatable and failure is not Failure.UNSETTLED
+            if failure is not None and not again and (conn.in_doubt or conn.committed):
                 raise outcome_unknown(self._function, cause) from cause
         text = text_of(cause)
         if conn is None:
@@ -66,7 +67,7 @@ class Attempts:
         if failure is not None and remaining > needed and not (self.closing and lost):
             longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(self._tries, 10))
             self.wait = min(random.uniform(0, longest), remaining - needed)
-        elif self._in_doubt:
+        elif self.in_doubt:
             raise outcome_unknown(self._function, cause) from cause
         elif failure is not None and remaining <= needed:
             raise CallTimeoutError(

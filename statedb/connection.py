@@ -14,6 +14,8 @@ from statedb.sqlfiles import Statements
 
 Row = tuple[Any, ...]
 Parameters = Mapping[str, Any] | Sequence[Any]
+#: The statement that a server has where that is needed.
+SETTLING = "select_message_logged"
 _READS = ("SELECT", "select")
 _ENDED = (
     "an earlier statement's failure ended this transaction: nothing of it is committed, and"
@@ -174,6 +176,14 @@ class Connection:
         rows = self.fetch_all(sql, parameters)
         return rows[0] if rows else None
 
+    def settle(self) -> None:
+        """Have what was found here be as lasting as what is committed now, where that may differ.
+
+        PostgreSQL shows what was committed while its wait for a standby was cut short.
+        """
+        if SETTLING in self.sql:
+            self.execute(self.sql[SETTLING])
+
     def _send(self, sql: str, parameters: Any, commits: bool, *, many: bool = False) -> None:
         """Run a statement whose rows are of no interest."""
         if self._doomed is not None or self.statement_timeout is not None:
@@ -214,9 +224,9 @@ class Connection:
         else:
             # Interrupted between question and answer, which would be taken for the next one's.
             failure = Failure.LOST
-        if failure in (Failure.LOST, Failure.REFUSED):
+        if failure in (Failure.LOST, Failure.REFUSED, Failure.UNSETTLED):
             self.broken = True
-        if failure is Failure.LOST and commits:
+        if failure in (Failure.LOST, Failure.UNSETTLED) and commits:
             self.in_doubt = True
         if self._depth and failure is not Failure.BUSY:
             state = self.dialect.transaction(self.raw)

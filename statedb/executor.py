@@ -197,6 +197,9 @@ class Executor:
                 conn.memo = memo
                 self._here.connection = conn
                 result = function(conn, *args, **kwargs)
+                if in_doubt or (attempts is not None and attempts.in_doubt):
+                    # It may have found what a lost try of its own has left, and no more than that.
+                    conn.settle()
                 has_read = reads
                 return result
             except Exception as error:

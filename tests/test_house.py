@@ -18,7 +18,7 @@ LAYERS = (
     ("times",),
     ("values", "dialects", "dialects.sockets", "dialects.urls"),
     ("dialects.turns", "dialects.sqlite_errors", "dialects.sqlite_log"),
-    ("dialects.postgresql_hosts",),
+    ("dialects.postgresql_hosts", "dialects.postgresql_connection"),
     ("dialects.sqlite_connection",),
     ("dialects.sqlite", "dialects.postgresql", "dialects.mysql"),
     ("connection", "operation"),

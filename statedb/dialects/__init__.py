@@ -27,6 +27,7 @@ class Failure(enum.Enum):
     BUSY = "the statement did not take effect; its transaction stands"
     CONFLICT = "the engine undid the transaction, or made it unable to succeed"
     REFUSED = "the server did not execute it, and another connection may fare better"
+    UNSETTLED = "the statement took effect, but may not last; trying again would only find it there"
     LOST = "the connection is gone, and whether the statement took effect is unknown"
 
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from statedb.dialects import Dialect, Failure, Transaction
+from statedb.dialects.postgresql_connection import NotReplicated, OwnConnection, OwnCursor
 from statedb.dialects.postgresql_hosts import NotConnected, connect_to_first, split
 from statedb.dialects.sockets import readability_check, shut_down
 from statedb.dialects.urls import check_percent_encoded, check_port
@@ -102,9 +104,7 @@ def connect(target: PostgreSQLTarget, timeout: float) -> psycopg.Connection[Any]
     parameters["client_encoding"] = "utf8"
     pgconn = connect_to_first(parameters, timeout)
     pgconn.nonblocking = 1
-    raw: psycopg.Connection[Any] = psycopg.Connection(pgconn)
-    raw.autocommit = True
-    return raw
+    return OwnConnection(pgconn)
 
 
 def limit_lock_wait(raw: psycopg.Connection[Any], seconds: float) -> None:
@@ -126,6 +126,8 @@ def failure(error: BaseException) -> Failure | None:
         return None
     if isinstance(error, NotConnected):
         return None if error.hopeless else Failure.LOST
+    if isinstance(error, NotReplicated):
+        return Failure.UNSETTLED
     state = error.sqlstate
     if state is None:
         lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
@@ -140,6 +142,12 @@ def failure(error: BaseException) -> Failure | None:
 
 def is_unique_violation(error: BaseException) -> bool:
     return isinstance(error, psycopg.errors.UniqueViolation)
+
+
+def cursor(raw: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
+    if isinstance(raw, OwnConnection):
+        return OwnCursor(raw)
+    return psycopg.Cursor(raw, row_factory=tuple_row)
 
 
 def transaction(raw: psycopg.Connection[Any]) -> Transaction:
@@ -173,7 +181,9 @@ DIALECT = Dialect(
     sql=(shipped("common"), shipped("postgresql")),
     parse=parse,
     connect=connect,
-    cursor=lambda raw: psycopg.Cursor(raw, row_factory=tuple_row),
+    cursor=cursor,
+    # What only reads has committed nothing.
+    query=lambda cursor: partial(psycopg.Cursor.execute, cursor),
     failure=failure,
     is_unique_violation=is_unique_violation,
     transaction=transaction,
