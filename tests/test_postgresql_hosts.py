@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from conftest import ENGINES
 from engines import OwnServer
+from onlooker import Onlooker
 from proxy import Proxy
 from servers import free_port
 
@@ -132,6 +133,26 @@ def test_a_host_of_no_use_leaves_the_others_their_share_of_the_time(
         assert time.monotonic() - began < 5
 
 
+@on_a_server
+def test_a_member_keeps_its_place_though_the_first_host_has_vanished(
+    server_engine: OwnServer, url: str, second: Any
+) -> None:
+    assert server_engine.server is not None
+    good = server_engine.server.port
+    name = url.rpartition("/")[2]
+    with (
+        FakeHost(SILENT) as bad,
+        statedb.connect(f"postgresql://postgres@127.0.0.1:{bad},127.0.0.1:{good}/{name}") as db,
+        # Its check-ins have a second and a half each.
+        db.masters.join("host:/base", interval=0.2, expire_after=3) as member,
+    ):
+        deadline = time.monotonic() + 20
+        while Onlooker(second).masters()[member.id].heartbeats < 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert not member.in_doubt.is_set()
+
+
 @pytest.mark.parametrize(
     "answer", [SILENT, TLS, WELCOME, STARTING], ids=["silent", "TLS", "half", "starting"]
 )
@@ -222,6 +243,37 @@ def test_who_names_several_hosts_means_the_one_that_takes_writes(
 def test_a_url_that_does_not_fit_together_is_refused(rest: str) -> None:
     with pytest.raises(InvalidURLError, match="as many ports as hosts"):
         statedb.connect(f"postgresql://{rest}")
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    ["sslmode=x", "keepalives_idle=x", "target_session_attrs=x", "service=no-such-service"],
+)
+def test_a_parameter_that_libpq_refuses_is_told_at_once(parameter: str) -> None:
+    with statedb.connect(f"postgresql://127.0.0.1:1/db?{parameter}") as db:
+        began = time.monotonic()
+        with pytest.raises(DatabaseError, match=r"invalid|no-such-service") as raised:
+            db.state.thdGetObjectId("a", "B")
+        assert not isinstance(raised.value, CallTimeoutError)
+        assert time.monotonic() - began < 10
+
+
+def test_a_host_gets_no_more_time_than_the_url_gives_it() -> None:
+    with (
+        FakeHost(SILENT) as silent,
+        statedb.connect(f"postgresql://127.0.0.1:{silent}/db?connect_timeout=0.1", timeout=2) as db,
+        pytest.raises(CallTimeoutError, match=r"in \d+ tries.*did not answer in time") as raised,
+    ):
+        db.state.thdGetObjectId("a", "B")
+    assert " in 1 tries" not in str(raised.value)
+
+
+def test_a_host_may_be_a_directory_of_sockets() -> None:
+    with (
+        statedb.connect("postgresql:///db?host=/no/such/directory", timeout=0.5) as db,
+        pytest.raises(CallTimeoutError, match=r'socket "/no/such/directory/.s.PGSQL.5432" failed'),
+    ):
+        db.state.thdGetObjectId("a", "B")
 
 
 @on_a_server

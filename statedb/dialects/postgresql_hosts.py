@@ -40,6 +40,10 @@ _HOPELESS = (
     "does not support SSL",
     "certificate verify failed",
     "server certificate for",
+    # What the URL itself asks for.
+    "invalid integer value",
+    ' value: "',
+    "definition of service",
 )
 
 
