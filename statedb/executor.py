@@ -189,6 +189,7 @@ class Executor:
         attempts: Attempts | None = None
         memo = {} if memo is None else memo
         reads = traits(function).reads
+        done = False
         while True:
             conn = None
             has_read = False
@@ -196,9 +197,12 @@ class Executor:
                 conn = self._pool.take(deadline, unchecked=reads and attempts is None)
                 conn.memo = memo
                 self._here.connection = conn
-                result = function(conn, *args, **kwargs)
+                if not done:
+                    result = function(conn, *args, **kwargs)
+                    done = True
                 if in_doubt or (attempts is not None and attempts.in_doubt):
                     # It may have found what a lost try of its own has left, and no more than that.
+                    # Where this is lost too it is not done again: what it reports it reports once.
                     conn.settle()
                 has_read = reads
                 return result

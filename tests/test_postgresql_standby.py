@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import ENGINES
+from proxy import Proxy
 from servers import PostgreSQL
 
 import statedb
@@ -88,3 +90,17 @@ def test_a_write_whose_wait_for_a_standby_is_ended_is_not_acknowledged(
         assert ended > 0
         with pytest.raises(OutcomeUnknownError):
             call.result()
+
+
+def test_an_expiry_is_reported_though_two_answers_are_lost(far_url: str, proxy: Proxy) -> None:
+    with statedb.connect(far_url) as db:
+        masterid = db.masters.thdFindMasterId("host:/base")
+        db.masters.thdSetMasterState(masterid, True)
+        db.masters.thdSetAllMastersActiveLongTimeAgo()
+        proxy.cut_after(re.compile("^COMMIT$"))
+        # By this it makes sure of what it has found.
+        proxy.cut_before("pg_logical_emit_message")
+        proxy.cut_after("pg_logical_emit_message")
+        assert [one.id for one in db.masters.thdExpireMasters()] == [masterid]
+        assert sum("pg_logical_emit_message" in one for one in proxy.statements) == 3
+        assert db.masters.thdExpireMasters() == []
