@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from failover_load import Load, Report
+from failover_load import Load, Report, Standing
 from standby import Pair, until
 
 import statedb
@@ -54,7 +54,7 @@ def test_a_primary_killed_ten_times_loses_nothing_acknowledged_and_nobodys_place
     with Load(pair.url(database), processes=4, writers=4, timeout=TIMEOUT) as load:
         load.go_on()
         time.sleep(1)
-        members = _members(load.halt())
+        places = _places(load.halt())
         for _ in range(FAILOVERS):
             load.go_on()
             time.sleep(2)
@@ -68,7 +68,7 @@ def test_a_primary_killed_ten_times_loses_nothing_acknowledged_and_nobodys_place
             gaps.append(first - killed)
             with contextlib.closing(pair.connect(database)) as bare:
                 _check(bare, reports)
-                _check_places(bare, reports, members)
+                _check_places(bare, reports, places)
             totals.update(writes=sum(len(one.answered) for one in reports))
             totals.update(unknown=sum(one.unknown for one in reports))
             totals.update(timed_out=sum(one.timed_out for one in reports))
@@ -89,8 +89,8 @@ def test_a_primary_killed_ten_times_loses_nothing_acknowledged_and_nobodys_place
     assert totals["unknown"] >= FAILOVERS // 2, "too little was under way when it was killed"
 
 
-def _members(reports: list[Report]) -> dict[int, int]:
-    return {one.member[0]: one.member[1] for one in reports}
+def _places(reports: list[Report]) -> set[Standing]:
+    return {one.place for one in reports}
 
 
 def _first_write_since(moment: float, reports: list[Report]) -> float:
@@ -102,9 +102,8 @@ def _check_reports(reports: list[Report]) -> None:
     assert max(one.longest for one in reports) < TIMEOUT + GRACE
     for one in reports:
         assert one.answered, f"{one.writer} has written nothing"
-        _, _, lost, expired = one.member
-        assert not lost
-        assert expired == 0
+        assert not one.place.lost
+        assert one.place.expired == 0
 
 
 def _check(bare: psycopg.Connection[Any], reports: list[Report]) -> None:
@@ -148,11 +147,16 @@ def _check_marks(found: list[int], one: Report, counter: str) -> None:
 
 
 def _check_places(
-    bare: psycopg.Connection[Any], reports: list[Report], members: dict[int, int]
+    bare: psycopg.Connection[Any], reports: list[Report], places: set[Standing]
 ) -> None:
-    assert _members(reports) == members
+    """That all members are what they were, with their claims, by their own account and here."""
+    assert _places(reports) == places
     rows = bare.execute("SELECT id, incarnation FROM statedb_masters WHERE active = 1").fetchall()
-    assert dict(rows) == members
+    assert dict(rows) == {one.masterid: one.incarnation for one in places}
+    claims = statedb.masters.get_claims(bare, kind="lasting")
+    assert {one.masterid: one.token for one in claims} == {
+        one.masterid: one.token for one in places
+    }
 
 
 # --- A standby that does not answer -----------------------------------------------------------
@@ -242,6 +246,8 @@ def test_a_primary_that_steps_down_but_stays_loses_its_callers_to_the_new_one(
     with Load(pair.url(database), processes=2, writers=4, timeout=TIMEOUT) as load:
         load.go_on()
         time.sleep(1)
+        places = _places(load.halt())
+        load.go_on()
         old = pair.primary
         old.set("default_transaction_read_only", "on")
         # Those who have begun may commit yet; nobody can begin.
@@ -255,6 +261,7 @@ def test_a_primary_that_steps_down_but_stays_loses_its_callers_to_the_new_one(
         reports = load.halt()
         with contextlib.closing(pair.connect(database)) as bare:
             _check(bare, reports)
+            _check_places(bare, reports, places)
         assert _first_write_since(promoted, reports) - promoted < TIMEOUT
         # A member's own connection may still be there; each check-in writes, and so moves on.
         until(lambda: not old.ask(f"{ACTIVITY} AND datname = '{database}'"))

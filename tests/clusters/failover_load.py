@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import statedb
 from statedb import AlreadyClaimedError, CallTimeoutError, OutcomeUnknownError
@@ -37,6 +37,16 @@ class Written:
         return value == self.acknowledged or value in self.unknown
 
 
+class Standing(NamedTuple):
+    """What a process knows of its own place: the token is of a claim that it has all the time."""
+
+    masterid: int = 0
+    incarnation: int = 0
+    token: int = 0
+    lost: bool = False
+    expired: int = 0
+
+
 @dataclass
 class Report:
     """What one writer has done since the last report; the values are those of now."""
@@ -55,7 +65,7 @@ class Report:
     timed_out: int = 0
     #: What should never have happened.
     wrong: list[str] = field(default_factory=list)
-    member: tuple[int, int, bool, int] = (0, 0, False, 0)
+    place: Standing = field(default_factory=Standing)
 
 
 class Load:
@@ -122,6 +132,7 @@ def _serve(pipe: Pipe, url: str, name: str, writers: int, timeout: float) -> Non
         )
         with member, ThreadPoolExecutor(writers) as threads:
             crew = [_Writer(db, member, f"{name}-{number}") for number in range(writers)]
+            lasting = member.claim("lasting", name)
             pipe.send("ready")
             halted = threading.Event()
             work: list[Any] = []
@@ -133,7 +144,10 @@ def _serve(pipe: Pipe, url: str, name: str, writers: int, timeout: float) -> Non
                     halted.set()
                     for one in work:
                         one.result()
-                    place = (member.id, member.incarnation, bool(lost), len(expired))
+                    member.check()
+                    place = Standing(
+                        member.id, member.incarnation, lasting.token, bool(lost), len(expired)
+                    )
                     pipe.send([one.reported(place) for one in crew])
 
 
@@ -155,7 +169,7 @@ class _Writer:
         while not halted.is_set():
             kinds[self._number % len(kinds)]()
 
-    def reported(self, place: tuple[int, int, bool, int]) -> Report:
+    def reported(self, place: Standing) -> Report:
         report, self._report = self._report, Report(self._name)
         # What a writer has to itself stays: only the next value says more.
         self._report.keys, self._report.claims = report.keys, report.claims
@@ -163,7 +177,7 @@ class _Writer:
         self._report.perhaps_counted = {
             name: list(marks) for name, marks in report.perhaps_counted.items()
         }
-        return dataclasses.replace(report, member=place)
+        return dataclasses.replace(report, place=place)
 
     def _call(self, things: list[Written], values: list[Any], call: Callable[[], Any]) -> bool:
         """Whether the call that gives the things these values was acknowledged."""
