@@ -385,7 +385,8 @@ def test_a_server_that_has_ended_the_session_is_lost(
             assert time.monotonic() < deadline
             time.sleep(0.001)
         own.execute("SELECT 1")
-    assert raised.value.sqlstate == code
+    # psycopg 3.2 finds the connection closed before it reads why.
+    assert raised.value.sqlstate in (code, None)
     assert DIALECT.failure(raised.value) is Failure.LOST
     with pytest.raises(psycopg.OperationalError) as raised:
         own.execute("SELECT 1")
