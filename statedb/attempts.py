@@ -32,6 +32,10 @@ class Attempts:
     #: The Database is being closed: who has lost the server tries once more, not until the end.
     closing = False
     _tries = 0
+    #: What the last server said that refused.
+    _refusal = ""
+    #: It was tried on a connection that was opened after one had been found unfit.
+    _renewed = False
 
     def __init__(
         self, function: Callable[..., Any], pool: Pool, deadline: float, in_doubt: bool = False
@@ -50,16 +54,16 @@ class Attempts:
                 raise outcome_unknown(self._function, error) from error
             raise error
         self._tries += 1
-        failure = self._pool.dialect.failure(cause)
+        failure, text = self._what_failed(cause, conn)
+        if conn is not None and self._may_renew(cause, conn):
+            self._renewed = True
+            return
         known = traits(self._function)
         if conn is not None and not known.reads:
             self.in_doubt = self.in_doubt or conn.in_doubt
             again = known.repeatable and failure is not Failure.UNSETTLED
             if failure is not None and not again and (conn.in_doubt or conn.committed):
                 raise outcome_unknown(self._function, cause) from cause
-        text = text_of(cause)
-        if conn is None:
-            text = f"cannot open {self._pool.target}: {text}"
         remaining = self.deadline - time.monotonic()
         lost = failure in (Failure.LOST, Failure.REFUSED)
         # A wait for a lock that the server could not end in time would leave the outcome unknown.
@@ -75,7 +79,30 @@ class Attempts:
                 f" {self._tries} tries: {text}"
             ) from cause
         else:
-            raise database_error(self._function, self._pool.dialect, cause, text) from cause
+            target = None if conn is None else self._pool.target
+            raise database_error(self._function, self._pool.dialect, target, cause, text) from cause
+
+    def _may_renew(self, cause: Exception, conn: Connection) -> bool:
+        """Whether one more try is due at once, as it may be the connection that is at fault."""
+        if self._renewed or not self._pool.dialect.spoils(cause):
+            return False
+        return traits(self._function).repeatable or not conn.committed
+
+    def _what_failed(self, cause: Exception, conn: Connection | None) -> tuple[Failure | None, str]:
+        """Whether trying again can help, and what there is to tell if not."""
+        dialect = self._pool.dialect
+        failure = dialect.failure(cause)
+        text = advice(dialect, cause)
+        if conn is None:
+            text = f"cannot open {self._pool.target}: {text}"
+        elif failure is Failure.REFUSED and dialect.is_lasting(conn.raw, cause):
+            return None, text
+        if failure is Failure.REFUSED:
+            self._refusal = text
+        elif failure is Failure.LOST and self._refusal:
+            # The deadline cuts the last try, which says less than one that had its time.
+            text = f"{text}; before that: {self._refusal}"
+        return failure, text
 
 
 def _cause(error: Exception, conn: Connection | None) -> Exception | None:
@@ -93,10 +120,15 @@ def _cause(error: Exception, conn: Connection | None) -> Exception | None:
 
 
 def database_error(
-    function: Callable[..., Any], dialect: Dialect, error: Exception, text: str | None = None
+    function: Callable[..., Any],
+    dialect: Dialect,
+    target: Any,
+    error: Exception,
+    text: str | None = None,
 ) -> DatabaseError:
     kind = ConflictError if dialect.failure(error) is Failure.CONFLICT else DatabaseError
-    return kind(f"{name_of(function)} failed: {text or text_of(error)}")
+    where = "" if target is None else f" in {target}"
+    return kind(f"{name_of(function)} failed{where}: {text or advice(dialect, error)}")
 
 
 def outcome_unknown(function: Callable[..., Any], cause: Exception) -> OutcomeUnknownError:
@@ -108,6 +140,12 @@ def outcome_unknown(function: Callable[..., Any], cause: Exception) -> OutcomeUn
 
 def name_of(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", None) or repr(function)
+
+
+def advice(dialect: Dialect, error: BaseException) -> str:
+    """What a driver's error says, and what to do about it, if that is known."""
+    remedy = dialect.remedy(error)
+    return text_of(error) + (f"; {remedy}" if remedy else "")
 
 
 def text_of(error: BaseException) -> str:

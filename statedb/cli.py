@@ -43,7 +43,12 @@ def _upgrade(url: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="statedb", description="State and masters in a database.")
+    parser = argparse.ArgumentParser(
+        prog="statedb",
+        description="State and masters in a database.",
+        epilog="exit code: 0 it is done; 1 it failed, and stderr says in one line why and what to"
+        " do; 2 the command is not understood; 130 it was interrupted",
+    )
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     upgrade = commands.add_parser(
         "upgrade", help="create the tables, or bring them up to date; safe to run again"

@@ -261,8 +261,13 @@ class Connection:
 
     def close(self) -> None:
         """Close the driver's connection, whatever state it is in."""
+        # SQLite would keep the file open for a statement that is in an error's traceback still.
+        self._close(self._cursor)
+        self._close(self.raw)
+
+    def _close(self, what: Any) -> None:
         try:
-            self.raw.close()
+            what.close()
         except Exception as error:
             if not self.dialect.is_driver_error(error) and not isinstance(error, OSError):
                 raise

@@ -175,7 +175,7 @@ class Executor:
                 raise
             if conn.in_doubt and not traits(function).reads:
                 raise outcome_unknown(function, error) from error
-            raise database_error(function, conn.dialect, error) from error
+            raise database_error(function, conn.dialect, self._target, error) from error
 
     def _call(
         self,
@@ -259,7 +259,7 @@ class Executor:
                     f"the answer to a COMMIT was lost; whether the transaction took effect is"
                     f" unknown: {text_of(error)}"
                 ) from error
-            raise database_error(self.transaction, self._dialect, error) from error
+            raise database_error(self.transaction, self._dialect, self._target, error) from error
         finally:
             self._here.connection = None
             conn.statement_timeout = None

@@ -52,6 +52,8 @@ class Pool:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._idle: list[Connection] = []
+        #: Opened before something was found amiss that they may not get over.
+        self._spoilt: set[Connection] = set()
         self._all: set[Connection] = set()
         #: Places taken: connections, and those that are being opened.
         self._places = 0
@@ -143,7 +145,10 @@ class Pool:
         if conn not in self._all:
             return  # inherited from the process that was forked meanwhile, and not ours to touch
         try:
+            if conn.error is not None and self.dialect.spoils(conn.error):
+                self._spoil()
             usable = not (conn.cutting or conn.broken) and (has_read or self._is_clean(conn))
+            usable = usable and conn not in self._spoilt
             if not usable and self._in_memory:
                 # Closing it would lose all that it holds, and no server is there to be lost.
                 conn.reset()
@@ -176,9 +181,19 @@ class Pool:
         except Exception:
             return False  # a user's function has closed it
 
+    def _spoil(self) -> None:
+        """Lend none of the connections again that are open now."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._places -= len(idle)
+            self._spoilt.update(self._all)
+        for conn in idle:
+            self._discard(conn)
+
     def _discard(self, conn: Connection) -> None:
         with self._lock:
             self._all.discard(conn)
+            self._spoilt.discard(conn)
         conn.close()
 
     def _pass_on(self, conn: Connection | None) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from statedb.connection import Connection
 from statedb.errors import SchemaError
 from statedb.masters import set_all_masters_active_long_time_ago
 from statedb.operation import operation
 
-#: The version of the tables that this statedb works with.
+#: The version of the tables that this statedb works with, and how many they are.
 VERSION = 2
+TABLES = 5
 
 
 def check(conn: Connection) -> None:
     """Raise SchemaError unless the tables are of this version; SQLite's are created if missing."""
-    found = find_version(conn)
+    found = find_version(conn, find_tables(conn))
     if found == 0 and conn.dialect.creates_schema:
         upgrade(conn)
     elif found < VERSION:
@@ -29,9 +32,14 @@ def check(conn: Connection) -> None:
         )
 
 
-def find_version(conn: Connection) -> int:
-    """The version of the tables; 0 where there are none, or not all of the first version's."""
-    if conn.fetch_one(conn.sql["find_schema_table"]) is None:
+def find_tables(conn: Connection) -> list[str]:
+    """Which of the tables are there, as far as this account is let see them."""
+    return [str(row[0]) for row in conn.fetch_all(conn.sql["find_tables"])]
+
+
+def find_version(conn: Connection, tables: Sequence[str]) -> int:
+    """The version of these tables; 0 where their making never came to its end."""
+    if "statedb_schema" not in tables:
         return 0
     row = conn.fetch_one(conn.sql["select_schema_version"])
     return (row[0] or 0) if row else 0
@@ -47,17 +55,20 @@ def upgrade(conn: Connection) -> int:
     with conn.transaction():
         try:
             conn.fetch_one(conn.sql["lock_schema"])
-            found = find_version(conn)
-            if found < VERSION:
+            tables = find_tables(conn)
+            found = find_version(conn, tables)
+            if found > VERSION:
+                check(conn)
+            # One that was lost is made anew: whoever asks for it knows that it is empty.
+            if len(tables) < TABLES or found < VERSION:
                 for name, statement in conn.sql.items():
                     if name.startswith("create_"):
                         conn.execute(statement)
+            if found < VERSION:
                 if found:
                     set_all_masters_active_long_time_ago(conn)
                 # Last, and so the sign that all is there: on MySQL each CREATE commits itself.
                 conn.execute(conn.sql["insert_schema_version"], {"version": VERSION})
-            elif found > VERSION:
-                check(conn)
             conn.fetch_one(conn.sql["unlock_schema"])
         except BaseException:
             # Not lent again: whatever has failed, closing it gives back the lock.

@@ -16,7 +16,7 @@ LAYERS = (
     ("errors",),
     ("names", "sqlfiles", "stamps"),
     ("times",),
-    ("values", "dialects", "dialects.sockets", "dialects.urls"),
+    ("values", "dialects", "dialects.sockets", "dialects.urls", "dialects.remedies"),
     ("dialects.turns", "dialects.sqlite_errors", "dialects.sqlite_log"),
     ("dialects.postgresql_hosts", "dialects.postgresql_connection"),
     ("dialects.sqlite_connection",),

@@ -61,12 +61,19 @@ CREATE TABLE IF NOT EXISTS statedb_claims (
   KEY statedb_claims_masterid (masterid)
 ) ENGINE = InnoDB;
 
--- name: find_schema_table
--- Whether there are tables of statedb's at all.
-SELECT 1
+-- name: find_tables
+-- Which of statedb's tables are there, and not hidden from this account.
+SELECT table_name
 FROM information_schema.tables
 WHERE table_schema = DATABASE()
-  AND table_name = 'statedb_schema';
+  AND table_name IN (
+    'statedb_claims',
+    'statedb_masters',
+    'statedb_objects',
+    'statedb_schema',
+    'statedb_states'
+  )
+ORDER BY table_name;
 
 -- name: lock_schema
 -- One process at a time changes tables in this database. The lock is the server's, its name at most

@@ -74,12 +74,19 @@ CREATE TABLE IF NOT EXISTS statedb_claims (
 CREATE INDEX IF NOT EXISTS statedb_claims_masterid
 ON statedb_claims (masterid);
 
--- name: find_schema_table
--- Whether there are tables of statedb's at all. Not by to_regclass, whose answer may be stale.
-SELECT 1
+-- name: find_tables
+-- Which of statedb's tables are there. Not by to_regclass, whose answer may be stale.
+SELECT relname
 FROM pg_catalog.pg_class
-WHERE relname = 'statedb_schema'
-  AND pg_catalog.pg_table_is_visible(oid);
+WHERE relname IN (
+    'statedb_claims',
+    'statedb_masters',
+    'statedb_objects',
+    'statedb_schema',
+    'statedb_states'
+  )
+  AND pg_catalog.pg_table_is_visible(oid)
+ORDER BY relname;
 
 -- name: lock_schema
 -- One process at a time changes tables in this database; the number is statedb's own.

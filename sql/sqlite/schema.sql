@@ -75,12 +75,19 @@ CREATE TABLE IF NOT EXISTS statedb_claims (
 CREATE INDEX IF NOT EXISTS statedb_claims_masterid
 ON statedb_claims (masterid);
 
--- name: find_schema_table
--- Whether there are tables of statedb's at all.
-SELECT 1
+-- name: find_tables
+-- Which of statedb's tables are there.
+SELECT name
 FROM sqlite_master
 WHERE type = 'table'
-  AND name = 'statedb_schema';
+  AND name IN (
+    'statedb_claims',
+    'statedb_masters',
+    'statedb_objects',
+    'statedb_schema',
+    'statedb_states'
+  )
+ORDER BY name;
 
 -- name: lock_schema
 -- Nothing: a schema is changed within BEGIN IMMEDIATE, which admits one writer.

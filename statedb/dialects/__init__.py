@@ -83,6 +83,13 @@ class Dialect:
     to_driver: Callable[[str], str]
     #: What the driver wants for a ``%(name)b``.
     binary: Callable[[bytes], Any] = bytes
+    #: What to do about a driver's error that waiting does not mend, if that is known.
+    remedy: Callable[[BaseException], str | None] = lambda error: None
+    #: Whether a failure that is REFUSED will be so on every connection, by what the one that met it
+    #: has been told by its server.
+    is_lasting: Callable[[Any, BaseException], bool] = lambda raw, error: False
+    #: Whether a connection that met the error would go on meeting it when its reason is gone.
+    spoils: Callable[[BaseException], bool] = lambda error: False
     #: What runs a query on a cursor at once, where its ``execute`` would first see to locks.
     query: Callable[[Any], Callable[..., Any]] = lambda cursor: cursor.execute
     #: The shortest such bound that the server takes.

@@ -11,7 +11,7 @@ import pymysql
 from pymysql.constants import SERVER_STATUS
 from pymysql.cursors import Cursor
 
-from statedb.dialects import Dialect, Failure, Transaction
+from statedb.dialects import Dialect, Failure, Transaction, remedies
 from statedb.dialects.sockets import readability_check, shut_down
 from statedb.dialects.urls import check_percent_encoded, check_port
 from statedb.errors import InvalidURLError
@@ -173,6 +173,14 @@ def failure(error: BaseException) -> Failure | None:
     return Failure.LOST if code in _LOST or torn else None
 
 
+def remedy(error: BaseException) -> str | None:
+    if not isinstance(error, pymysql.MySQLError):
+        return None
+    if _code(error) == 1146 and ".statedb_" in str(error):
+        return remedies.TABLE
+    return remedies.MYSQL.get(_code(error) or 0)
+
+
 def is_unique_violation(error: BaseException) -> bool:
     return isinstance(error, pymysql.err.IntegrityError) and _code(error) == 1062
 
@@ -231,4 +239,5 @@ DIALECT = Dialect(
     binary=bytes.hex,
     least_lock_wait=1.0,
     locks_gaps=True,
+    remedy=remedy,
 )

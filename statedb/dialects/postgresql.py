@@ -14,7 +14,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
-from statedb.dialects import Dialect, Failure, Transaction
+from statedb.dialects import Dialect, Failure, Transaction, remedies
 from statedb.dialects.postgresql_connection import NotReplicated, OwnConnection, OwnCursor
 from statedb.dialects.postgresql_hosts import NotConnected, connect_to_first, split
 from statedb.dialects.sockets import readability_check, shut_down
@@ -140,6 +140,25 @@ def failure(error: BaseException) -> Failure | None:
     return Failure.REFUSED if state in _REFUSED else None
 
 
+def remedy(error: BaseException) -> str | None:
+    if not isinstance(error, psycopg.Error):
+        return None
+    if isinstance(error, psycopg.errors.UndefinedTable) and '"statedb_' in str(error):
+        return remedies.TABLE
+    if error.sqlstate is not None:
+        return remedies.POSTGRESQL.get(error.sqlstate)
+    text = str(error)
+    return next((what for phrase, what in remedies.LIBPQ.items() if phrase in text), None)
+
+
+def is_lasting(raw: psycopg.Connection[Any], error: BaseException) -> bool:
+    """Whether it is the account, or the database, that is to write nothing, not a standby."""
+    read_only = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
+    if not read_only or raw.closed:
+        return False
+    return raw.info.parameter_status("in_hot_standby") == "off"
+
+
 def is_unique_violation(error: BaseException) -> bool:
     return isinstance(error, psycopg.errors.UniqueViolation)
 
@@ -196,5 +215,7 @@ DIALECT = Dialect(
     # now() stands still within a transaction. A subquery, or no index could be used to compare it.
     now="(SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS bigint))",
     to_driver=str,
+    remedy=remedy,
+    is_lasting=is_lasting,
     contains="POSITION({value} IN {field}) > 0",
 )

@@ -17,6 +17,8 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
+from statedb.dialects import remedies
+
 Parameters = dict[str, Any]
 
 #: After so many seconds without an answer the next host is tried as well.
@@ -26,25 +28,6 @@ HEAD_START = 0.5
 REST = 0.5
 #: How many seconds a host has to answer, where its URL does not say.
 PATIENCE = 10.0
-
-# libpq reports no SQLSTATE for a refused connection. These say that waiting will not help; in
-# another language than English they are tried again until the time is up.
-_HOPELESS = (
-    "authentication failed",
-    "no password supplied",
-    "does not exist",
-    "no pg_hba.conf entry",
-    "pg_hba.conf rejects connection",
-    "permission denied for database",
-    "not permitted to log in",
-    "does not support SSL",
-    "certificate verify failed",
-    "server certificate for",
-    # What the URL itself asks for.
-    "invalid integer value",
-    ' value: "',
-    "definition of service",
-)
 
 
 class NotConnected(psycopg.OperationalError):
@@ -56,7 +39,7 @@ class NotConnected(psycopg.OperationalError):
 
 
 def _is_hopeless(text: str) -> bool:
-    return any(phrase in text for phrase in _HOPELESS)
+    return any(phrase in text for phrase in remedies.LIBPQ)
 
 
 def connect_to_first(parameters: Parameters, seconds: float) -> pq.abc.PGconn:

@@ -12,7 +12,7 @@ from typing import Any
 
 from statedb.dialects import Dialect, Transaction
 from statedb.dialects.sqlite_connection import PatientConnection, PatientCursor
-from statedb.dialects.sqlite_errors import failure, is_unique_violation
+from statedb.dialects.sqlite_errors import failure, is_unique_violation, remedy, spoils
 from statedb.errors import InvalidURLError
 from statedb.sqlfiles import named_parameters, shipped
 
@@ -180,4 +180,6 @@ DIALECT = Dialect(
     shares_commits=True,
     close_before_fork=True,
     in_memory=lambda target: target.path is None,
+    remedy=remedy,
+    spoils=spoils,
 )

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import sqlite3
 
-from statedb.dialects import Failure
+from statedb.dialects import Failure, remedies
 
 _BUSY, _LOCKED, _INTERRUPT = 5, 6, 9
+_READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB = 8, 10, 11, 13, 14, 26
 _CONSTRAINT_UNIQUE, _CONSTRAINT_PRIMARYKEY = 2067, 1555
 _BUSY_SNAPSHOT = 517
+_BY_MESSAGE = {
+    "database is locked": _BUSY,
+    "database table is locked": _LOCKED,
+    "interrupted": _INTERRUPT,
+    "UNIQUE constraint failed": _CONSTRAINT_UNIQUE,
+    "attempt to write a readonly database": _READONLY,
+    "disk I/O error": _IOERR,
+    "database disk image is malformed": _CORRUPT,
+    "database or disk is full": _FULL,
+    "unable to open database file": _CANTOPEN,
+    "file is not a database": _NOTADB,
+}
 
 
 def _code(error: BaseException) -> int:
@@ -16,15 +29,8 @@ def _code(error: BaseException) -> int:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         message = str(error)
-        if message.startswith("database is locked"):
-            code = _BUSY
-        elif message.startswith("database table is locked"):
-            code = _LOCKED
-        elif message == "interrupted":
-            code = _INTERRUPT
-        elif message.startswith("UNIQUE constraint failed"):
-            code = _CONSTRAINT_UNIQUE
-    return code or 0
+        return next((code for text, code in _BY_MESSAGE.items() if message.startswith(text)), 0)
+    return int(code)
 
 
 def failure(error: BaseException) -> Failure | None:
@@ -46,4 +52,21 @@ def is_unique_violation(error: BaseException) -> bool:
     return isinstance(error, sqlite3.IntegrityError) and _code(error) in (
         _CONSTRAINT_UNIQUE,
         _CONSTRAINT_PRIMARYKEY,
+    )
+
+
+def remedy(error: BaseException) -> str | None:
+    if not isinstance(error, sqlite3.Error):
+        return None
+    if str(error).startswith("no such table: statedb_"):
+        return remedies.TABLE
+    return remedies.SQLITE.get(_code(error) & 0xFF)
+
+
+def spoils(error: BaseException) -> bool:
+    """Whether it comes of how the file was when it was opened, or of which file that was."""
+    return isinstance(error, sqlite3.Error) and _code(error) & 0xFF in (
+        _READONLY,
+        _CORRUPT,
+        _NOTADB,
     )

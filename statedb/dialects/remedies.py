@@ -1,0 +1,79 @@
+"""Remedies: what to do about an error that waiting does not mend, by the codes of each engine.
+
+Each is the end of a sentence that has said what failed, where, and what the driver said of it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_GRANT: Final = (
+    "grant this account SELECT, INSERT, UPDATE and DELETE on the tables; to upgrade them, also what"
+    " creates tables"
+)
+_LOG_IN: Final = "correct the user and the password in the URL, or what the server lets log in"
+_DATABASE: Final = "create this database, or correct its name in the URL"
+_READ_ONLY: Final = "connect to a server, and as an account, that may write"
+#: Where a table of statedb's is not there; it was when the Database was opened.
+TABLE: Final = "restore the table, or make it anew and empty: python -m statedb upgrade --url URL"
+_PARAMETERS: Final = "correct libpq's parameters in the URL"
+_ROOM: Final = "make room on the disk that holds the database"
+
+#: By SQLite's result codes, without what extends them.
+SQLITE: Final = {
+    8: "let this user write to the file, to FILE-wal and FILE-shm if they are there, and to their"
+    " directory, on a disk that is not read-only",
+    10: "see what ails the disk, and what this process may write to it",
+    11: "restore the file from a copy: it is damaged",
+    13: f"{_ROOM}, or raise what limits its size",
+    14: "give the path of a file in a directory that exists, and let this user write to both",
+    26: "give the path of a SQLite file, or of none",
+}
+
+#: By the SQLSTATE.
+POSTGRESQL: Final = {
+    "25006": _READ_ONLY,
+    "28000": _LOG_IN,
+    "28P01": _LOG_IN,
+    "3D000": _DATABASE,
+    "42501": _GRANT,
+    "53100": _ROOM,
+}
+
+#: By a part of the message, where libpq could not connect and gives no SQLSTATE. These say that
+#: waiting will not help; in another language than English they are tried until the time is up.
+LIBPQ: Final = {
+    "authentication failed": _LOG_IN,
+    "no password supplied": _LOG_IN,
+    "no pg_hba.conf entry": _LOG_IN,
+    "pg_hba.conf rejects connection": _LOG_IN,
+    "not permitted to log in": _LOG_IN,
+    'FATAL:  role "': _LOG_IN,
+    "does not exist": _DATABASE,
+    "permission denied for database": "grant this account CONNECT on this database",
+    "does not support SSL": "let the server take TLS, or have sslmode in the URL not ask for it",
+    "certificate verify failed": "give sslrootcert in the URL that signed the server's certificate",
+    "server certificate for": "name the host in the URL as the server's certificate does",
+    "invalid integer value": _PARAMETERS,
+    ' value: "': _PARAMETERS,
+    "definition of service": _PARAMETERS,
+}
+
+#: By the number of the error.
+MYSQL: Final = {
+    1021: _ROOM,
+    1044: _GRANT,
+    1045: _LOG_IN,
+    1049: _DATABASE,
+    1114: _ROOM,
+    1130: _LOG_IN,
+    1142: _GRANT,
+    1143: _GRANT,
+    1290: _READ_ONLY,
+    1370: _GRANT,
+    1698: _LOG_IN,
+    1792: _READ_ONLY,
+    1836: _READ_ONLY,
+    3118: _LOG_IN,
+    4151: _LOG_IN,
+}
