@@ -32,8 +32,6 @@ class Attempts:
     #: The Database is being closed: who has lost the server tries once more, not until the end.
     closing = False
     _tries = 0
-    #: What the last server said that refused.
-    _refusal = ""
     #: It was tried on a connection that was opened after one had been found unfit.
     _renewed = False
 
@@ -66,8 +64,11 @@ class Attempts:
                 raise outcome_unknown(self._function, cause) from cause
         remaining = self.deadline - time.monotonic()
         lost = failure in (Failure.LOST, Failure.REFUSED)
-        # A wait for a lock that the server could not end in time would leave the outcome unknown.
-        needed = 0.0 if lost else 0.1 + self._pool.dialect.least_lock_wait
+        # A try that is cut, or a wait for a lock that the server could not end in time, would leave
+        # the outcome unknown. Who cannot connect, or is in doubt, tries to the end.
+        needed = 0.0 if failure is Failure.LOST or conn is None else 0.1
+        if not lost:
+            needed = 0.1 + self._pool.dialect.least_lock_wait
         if failure is not None and remaining > needed and not (self.closing and lost):
             longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(self._tries, 10))
             self.wait = min(random.uniform(0, longest), remaining - needed)
@@ -97,11 +98,6 @@ class Attempts:
             text = f"cannot open {self._pool.target}: {text}"
         elif failure is Failure.REFUSED and dialect.is_lasting(conn.raw, cause):
             return None, text
-        if failure is Failure.REFUSED:
-            self._refusal = text
-        elif failure is Failure.LOST and self._refusal:
-            # The deadline cuts the last try, which says less than one that had its time.
-            text = f"{text}; before that: {self._refusal}"
         return failure, text
 
 

@@ -317,6 +317,11 @@ class _Transaction:
             conn._send(f"RELEASE SAVEPOINT {self._savepoint}", None, False)
         conn._depth -= 1
 
+    def _is_undone(self) -> bool:
+        """Whether the engine has ended the transaction itself, as SQLite does on a full disk."""
+        conn = self._conn
+        return conn.owned and conn.dialect.transaction(conn.raw) is Transaction.AUTOCOMMIT
+
     def _undo(self) -> None:
         """Undo what was written within; if that fails too, the first error is told."""
         conn = self._conn
@@ -325,6 +330,8 @@ class _Transaction:
         if conn.broken:
             return
         conn._doomed = None
+        if self._savepoint is None and self._is_undone():
+            return
         try:
             if self._savepoint is None:
                 conn._send("ROLLBACK", None, False)

@@ -22,8 +22,8 @@ def commit_together(conn: Connection, calls: Sequence[Arguments]) -> list[Any]:
         with conn.transaction():
             return _each(_made, conn, calls)
     except Exception as error:
-        # The file is locked, and has been for about as long as there was time to wait; or SQLite
-        # has undone all by itself, and this connection is given up.
+        # The file is locked, and has been for about as long as there was time to wait; or this
+        # connection is given up.
         if conn.broken or (error is conn.error and conn.dialect.failure(error) is not None):
             raise
     with conn.transaction():

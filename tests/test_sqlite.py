@@ -20,6 +20,7 @@ from conftest import ABSENT, ENGINES
 
 import statedb
 from statedb import CallTimeoutError, Connection, Database, InvalidURLError
+from statedb.dialects import sqlite_errors
 from statedb.dialects.sqlite_connection import PatientConnection
 from statedb.dialects.sqlite_log import LIMIT, LONG, Log, has_reset_race
 from statedb.dialects.turns import Turns, Writer
@@ -645,3 +646,28 @@ def test_no_commit_can_happen_while_a_checkpoint_is_made(
     assert refused
     assert set(refused) == {"database is locked"}
     assert [_read(path, objectid, name) for name in "kl"] == [39, 39]
+
+
+@pytest.mark.parametrize(
+    ("message", "advice", "spoils"),
+    [
+        ("attempt to write a readonly database", "let this user write to the file", True),
+        ("disk I/O error", "see what ails the disk", False),
+        ("database disk image is malformed", "restore the file from a copy", True),
+        ("database or disk is full", "make room on the disk", False),
+        ("unable to open database file", "in a directory that exists", False),
+        ("file is not a database", "give the path of a SQLite file", True),
+        ("no such table: statedb_states", "make it anew and empty", False),
+        ("no such table: theirs", None, False),
+        ("interrupted", None, False),
+        ("something new", None, False),
+    ],
+)
+def test_errors_are_known_by_their_message_where_python_keeps_no_code(
+    message: str, advice: str | None, spoils: bool
+) -> None:
+    error = sqlite3.OperationalError(message)  # as from Python 3.10
+    assert not hasattr(error, "sqlite_errorcode")
+    assert sqlite_errors.spoils(error) is spoils
+    remedy = sqlite_errors.remedy(error)
+    assert remedy == advice if advice is None else advice in (remedy or "")

@@ -181,6 +181,11 @@ def remedy(error: BaseException) -> str | None:
     return remedies.MYSQL.get(_code(error) or 0)
 
 
+def spoils(error: BaseException) -> bool:
+    """Whether it is a right that is missing: one to a whole database is looked up at its USE."""
+    return isinstance(error, pymysql.MySQLError) and _code(error) in (1044, 1142, 1143, 1370)
+
+
 def is_unique_violation(error: BaseException) -> bool:
     return isinstance(error, pymysql.err.IntegrityError) and _code(error) == 1062
 
@@ -240,4 +245,5 @@ DIALECT = Dialect(
     least_lock_wait=1.0,
     locks_gaps=True,
     remedy=remedy,
+    spoils=spoils,
 )
