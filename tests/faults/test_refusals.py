@@ -34,7 +34,7 @@ from faults.refusals import (
     result_of,
     unprivileged,
 )
-from statedb import CallTimeoutError, SchemaError, schema
+from statedb import CallTimeoutError, Connection, DatabaseError, SchemaError, schema
 
 pytestmark = pytest.mark.once
 
@@ -340,9 +340,13 @@ class _Account:
     def is_postgresql(self) -> bool:
         return self.engine.name == "postgresql"
 
+    def connect(self) -> Any:
+        """A second connection, of the driver's own, that may do all."""
+        return self.engine.connect(self.all_url, autocommit=True)
+
     def execute(self, *statements: str) -> None:
         """Run what each engine has, with the account's and the database's name in it."""
-        with contextlib.closing(self.engine.connect(self.all_url, autocommit=True)) as own:
+        with contextlib.closing(self.connect()) as own:
             for statement in statements:
                 own.cursor().execute(statement.format(account=self.grantee, database=self.database))
 
@@ -369,7 +373,7 @@ class _Account:
 
     def contents(self) -> dict[str, list[Any]]:
         """All rows of all tables that are there, by a second connection."""
-        with contextlib.closing(self.engine.connect(self.all_url, autocommit=True)) as own:
+        with contextlib.closing(self.connect()) as own:
             tables = schema.find_tables(statedb.connection.adapt(own))
             found = {}
             for table in tables:
@@ -403,7 +407,7 @@ def account(server_engine: OwnServer, tmp_path: Path) -> Iterator[_Account]:
 
 def _ask_for_password(account: _Account) -> None:
     """Have the server, which trusts everybody, ask this account for its password."""
-    with contextlib.closing(account.engine.connect(account.all_url, autocommit=True)) as own:
+    with contextlib.closing(account.connect()) as own:
         ((path,),) = own.execute("SHOW hba_file").fetchall()
         file = Path(path)
         rule = f"host all {account.name} 127.0.0.1/32 scram-sha-256\n"
@@ -501,26 +505,43 @@ def test_an_account_that_may_only_read_reads_and_writes_when_it_may(
         check_answered(db, EVERYTHING)
 
 
-def test_in_a_transaction_a_refusal_leaves_what_was_written_before_to_be_committed(
-    account: _Account,
-) -> None:
+@pytest.fixture
+def half_granted(account: _Account) -> _Account:
+    """An account that may write to objects and values, but not to masters."""
     account.grant("SELECT")
     for table in ("statedb_states", "statedb_objects"):
         account.execute(f"GRANT INSERT, UPDATE, DELETE ON {table} TO {{account}}")
-    with statedb.connect(account.url, timeout=TIMEOUT) as db, db.transaction() as conn:
+    return account
+
+
+def test_in_a_transaction_a_refusal_leaves_what_was_written_before_to_be_committed(
+    half_granted: _Account,
+) -> None:
+    with statedb.connect(half_granted.url, timeout=TIMEOUT) as db, db.transaction() as conn:
         db.state.thdSetState(1, "k", "written before")
-        with (
-            pytest.raises(statedb.DatabaseError, match="grant this account"),
-            conn.transaction(),
-        ):
+        with pytest.raises(DatabaseError, match="grant this account"), conn.transaction():
             db.masters.thdFindMasterId("new")
         db.state.thdSetState(1, "other", "written after")
-    with contextlib.closing(account.engine.connect(account.all_url, autocommit=True)) as second:
+    with contextlib.closing(half_granted.connect()) as second:
         assert statedb.state.get_states(second, 1) == {
             "k": "written before",
             "other": "written after",
         }
         assert [one.name for one in statedb.masters.get_masters(second)] == ["host"]
+
+
+def test_a_function_that_has_committed_something_is_not_run_again_when_it_is_refused(
+    half_granted: _Account,
+) -> None:
+    def both(conn: Connection) -> None:
+        statedb.state.update_state(conn, 1, "k", lambda value: [value])
+        statedb.masters.find_master_id(conn, "new")
+
+    refused = pytest.raises(DatabaseError, match=r"both failed in .*grant this account")
+    with statedb.connect(half_granted.url, timeout=TIMEOUT) as db, refused:
+        db.run(both)
+    with contextlib.closing(half_granted.connect()) as second:
+        assert statedb.state.get_state(second, 1, "k") == ["kept"]
 
 
 def test_a_role_that_is_to_write_nothing_is_told_at_once(account: _Account) -> None:
