@@ -46,9 +46,6 @@ class _Limit:
 
     parts = ("disk I/O error", "what this process may write")
 
-    def __init__(self, directory: Path) -> None:
-        pass
-
     def fill(self) -> None:
         self._set(512)
 
@@ -62,7 +59,7 @@ class _Limit:
 
 def main(directory: Path, mode: str, kind: str) -> None:
     url = f"sqlite:///{directory}/test.sqlite?journal_mode={mode}"
-    disk = {"disk": _Disk, "limit": _Limit}[kind](directory)
+    disk = _Disk(directory) if kind == "disk" else _Limit()
     with statedb.connect(url, timeout=refusals.TIMEOUT) as db:
         objectid = db.state.thdGetObjectId("nightly", "Scheduler")
         assert objectid == 1

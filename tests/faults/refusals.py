@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -78,7 +79,11 @@ def check_refused(db: Database, asked: Iterable[str], *parts: str) -> None:
     if "set_state" in asked:
         together = [db.state.setState(1, f"together {number}", LONG) for number in range(20)]
         for future in together:
-            _check_refusal(lambda _, future=future: future, db, ("set_state", where, *parts))
+            _check_refusal(partial(_given, future), db, ("set_state", where, *parts))
+
+
+def _given(future: Future[Any], db: Database) -> Future[Any]:
+    return future
 
 
 def _check_refusal(call: Callable[[Database], Any], db: Database, parts: Iterable[str]) -> None:

@@ -47,8 +47,8 @@ class _Load(NamedTuple):
 
 
 LOADS = (
-    _Load("wal", extent(1.5, 60.0), extent(4, 60), extent(2, 30), extent(300, 20_000)),
-    _Load("delete", extent(1.0, 20.0), extent(3, 20), extent(1, 10), extent(50, 2_000)),
+    _Load("wal", extent(1.2, 60.0), extent(4, 60), extent(2, 30), extent(300, 20_000)),
+    _Load("delete", extent(0.8, 20.0), extent(2, 20), extent(1, 10), extent(50, 2_000)),
 )
 
 
