@@ -176,10 +176,17 @@ def _filled(path: Path, mode: str) -> str:
     return url
 
 
+def _written(path: Path) -> tuple[Any, ...]:
+    if path.is_dir():
+        return ()
+    # One that the user who runs this may not read is judged by its time.
+    return (path.stat().st_mtime_ns, path.read_bytes() if os.access(path, os.R_OK) else None)
+
+
 def _standing(directory: Path) -> dict[str, Any]:
     """All that is in a directory, to the byte."""
     return {
-        str(path): (path.stat().st_mode, path.read_bytes() if path.is_file() else None)
+        str(path): (path.stat().st_mode, *_written(path))
         # The log and its index come and go with a reader, and hold nothing.
         for path in sorted(directory.rglob("*"))
         if not path.name.endswith(("-shm", "-wal")) or path.stat().st_size > 2**15
