@@ -7,7 +7,7 @@ from typing import Any
 
 from statedb.batches import get_together, set_together
 from statedb.connection import AnyConnection, Connection, adapt
-from statedb.errors import OutcomeUnknownError
+from statedb.errors import Error, OutcomeUnknownError
 from statedb.names import shown
 from statedb.objects import (
     ObjectModel,
@@ -109,7 +109,12 @@ def atomic_create_state(
     created = (atomic_create_state, key["objectid"], key["name_hash"])
     if created not in conn.memo:
         conn.memo[created] = encode_value(_call_back(conn, thd_create_callback), objectid, name)
-    value = _create(conn, objectid, name, row_of(conn, objectid, name, conn.memo[created]))
+    try:
+        value = _create(conn, objectid, name, row_of(conn, objectid, name, conn.memo[created]))
+    except Error:
+        # There will be no other try, but perhaps another call in the same transaction.
+        del conn.memo[created]
+        raise
     del conn.memo[created]
     return value
 

@@ -117,5 +117,7 @@ def _several(conn: Connection, names: Iterable[str]) -> Iterable[str]:
     if isinstance(names, Collection):
         return names
     # An iterator can be read but once, and this may be a further try.
-    kept: list[str] = conn.memo.setdefault((get_states, id(names)), list(names))
+    # It is kept too: within a transaction another call's iterator would have its address.
+    kept: list[str]
+    _, kept = conn.memo.setdefault((get_states, id(names)), (names, list(names)))
     return kept

@@ -364,3 +364,28 @@ def test_what_cannot_be_asked_for_is_a_value_error_that_says_what_can(
     with pytest.raises(InvalidResultSpecError) as raised:
         call(get_objects, spec)
     assert message in str(raised.value)
+
+
+# --- Several calls in one transaction ---------------------------------------------------------
+
+
+def test_each_call_of_a_transaction_calls_its_own_callback(db: Database, stored: Stored) -> None:
+    def refuse() -> int:
+        raise ZeroDivisionError
+
+    with db.transaction():
+        with pytest.raises(NoSuchObjectError):
+            db.state.thdAtomicCreateState(UNKNOWN, "k", lambda: 1)
+        with pytest.raises(ZeroDivisionError):
+            db.state.thdAtomicCreateState(UNKNOWN, "k", refuse)
+    assert stored(UNKNOWN, "k") is ABSENT
+
+
+def test_each_call_of_a_transaction_reads_the_names_that_it_is_given(
+    db: Database, objectid: int
+) -> None:
+    db.state.thdSetStates(objectid, {"a": 1, "b": 2, "c": 3})
+    with db.transaction():
+        # An iterator is gone after its call, and the next one has its address.
+        found = [db.state.thdGetStates(objectid, iter((name,))) for name in "abc"]
+    assert found == [{"a": 1}, {"b": 2}, {"c": 3}]

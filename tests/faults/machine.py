@@ -102,7 +102,7 @@ class Machine(RuleBasedStateMachine):
         how, what = found
         if how == "raised":
             assert wanted[0] == "raised", f"{wanted[1]!r} wanted, {what[0].__name__} raised"
-            assert set(what) <= set(wanted[1])
+            assert set(what) <= set(wanted[1]), f"{wanted[1]} wanted, {what} raised"
             self.bench.events[what[0].__name__] += 1
             return None
         assert how == wanted[0], f"{wanted[1]} wanted, {what!r} returned"
@@ -189,6 +189,13 @@ class Machine(RuleBasedStateMachine):
     )
     def get_states(self, caller: str, objectid: Any, names: Any) -> None:
         self._step(caller, state.get_states, objectid, names)
+
+    @rule(caller=callers, objectid=some_object, names=st.lists(arguments.names, max_size=4))
+    def get_states_named_by_an_iterator(self, caller: str, objectid: Any, names: Any) -> None:
+        wanted = self._outcome(self.model.get_states, objectid, names)
+        # Of no list, which would be kept, and has another address.
+        each = (name for name in names)
+        self._compare(wanted, self._outcome(self._call, caller, state.get_states, objectid, each))
 
     @rule(
         caller=callers,

@@ -154,9 +154,9 @@ class Model:
         return self.set_state(objectid, name, new)
 
     def get_states(self, objectid: int, names: Iterable[str] | None = None) -> dict[str, Any]:
-        several = not isinstance(names, (str, bytes))
-        refuse(of_id(objectid), [] if several else [InvalidTypeError])
-        refuse(*map(of_name, names or ()))
+        if isinstance(names, str):
+            raise Refusal(InvalidTypeError)
+        refuse(of_id(objectid), *map(of_name, names or ()))
         found = self.values.get(objectid, {})
         return {name: found[name] for name in found if names is None or name in names}
 
