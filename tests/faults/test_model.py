@@ -23,7 +23,7 @@ from statedb import dialects
 pytestmark = [pytest.mark.once, pytest.mark.timeout(extent(300, 1_200))]
 
 _SETTINGS = settings(
-    max_examples=extent(20, 1_000),
+    max_examples=extent(20, 600),
     stateful_step_count=100,
     database=None,
     deadline=None,
