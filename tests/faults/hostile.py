@@ -180,7 +180,7 @@ class Hostile(random.Random):
     def value(self, depth: int = 0) -> Any:
         """Anything that Python can nest."""
         how = self.random()
-        if how < 0.02 and not depth:
+        if how < 0.01 and not depth:
             return self.choice(_BOMBS)()
         if how < 0.4 or depth > 4:
             return self._leaf()

@@ -39,9 +39,10 @@ def of_id(value: object) -> Kinds:
 def of_name(value: object) -> Kinds:
     if not isinstance(value, str):
         return [InvalidTypeError]
-    encoded = value.encode(errors="surrogatepass")
-    lone = any("\ud800" <= one <= "\udfff" for one in value)
-    legal = 0 < len(encoded) <= 65_536 and "\0" not in value and not lone
+    text = str.__str__(value)  # whatever a subclass says of itself
+    encoded = text.encode(errors="surrogatepass")
+    lone = any("\ud800" <= one <= "\udfff" for one in text)
+    legal = 0 < len(encoded) <= 65_536 and "\0" not in text and not lone
     return [] if legal else [InvalidNameError]
 
 
