@@ -1,28 +1,19 @@
-"""Faults between masters: processes that die at each step, and answers that are lost."""
+"""Faults between masters: answers that are lost."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import itertools
-import multiprocessing
-import os
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from multiprocessing.connection import Connection as Pipe
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from engines import Engine, chosen_engines
-from onlooker import Onlooker, Standing
+from onlooker import Onlooker
 from proxy import Proxy
 
 import statedb
 from statedb import Claim, Database, MasterModel, OutcomeUnknownError
-from statedb.connection import adapt
 from statedb.masters import (
     claim,
     expire_masters,
@@ -30,7 +21,6 @@ from statedb.masters import (
     forget_master,
     set_master_state,
 )
-from statedb.place import leave_place, take_place
 
 pytestmark = pytest.mark.once
 
@@ -42,222 +32,6 @@ BEGIN = re.compile(r"^BEGIN")
 @pytest.fixture
 def onlooker(application: Callable[..., Any]) -> Onlooker:
     return Onlooker(application(autocommit=True))
-
-
-# --- Processes that die -----------------------------------------------------------------------
-
-
-class _Mortal:
-    """Ends its process at a chosen one of the moments that it passes."""
-
-    def __init__(self, dies_at: int) -> None:
-        self._dies_at = dies_at
-        self._passed = 0
-        self.armed = False
-
-    def passes(self) -> None:
-        if self.armed:
-            if self._passed == self._dies_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            self._passed += 1
-
-
-class _MortalCursor:
-    """A driver's cursor before and after each of whose statements its process may end."""
-
-    def __init__(self, cursor: Any, mortal: _Mortal) -> None:
-        self._cursor = cursor
-        self._mortal = mortal
-
-    def execute(self, *statement: Any) -> Any:
-        self._mortal.passes()
-        answer = self._cursor.execute(*statement)
-        self._mortal.passes()
-        return answer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
-
-
-class _Order(NamedTuple):
-    """What a process is to do, how, and when to die."""
-
-    how: str
-    operation: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    dies_at: int
-
-
-def _serve(pipe: Pipe, engine_name: str, url: str) -> None:
-    """Fork a process for each order; this one has imported everything, and opens nothing."""
-    (engine,) = (one for one in chosen_engines() if one.name == engine_name)
-    statedb.dialects.for_url(url)
-    while (order := pipe.recv()) is not None:
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                _obey(order, engine, url)
-                status = 0
-            finally:
-                os._exit(status)
-        pipe.send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-
-
-def _obey(order: _Order, engine: Engine, url: str) -> None:
-    mortal = _Mortal(order.dies_at)
-    dialect = statedb.dialects.for_url(url)
-    statedb.dialects.register(
-        dataclasses.replace(
-            dialect,
-            cursor=lambda raw: _MortalCursor(dialect.cursor(raw), mortal),
-            query=lambda cursor: cursor.execute,
-        )
-    )
-    if order.how == "database":
-        db = statedb.connect(url)
-        db.masters.thdGetMasters()
-        mortal.armed = True
-        db.run(order.operation, *order.arguments)
-    else:
-        own = engine.connect(url)
-        mortal.armed = True
-        order.operation(adapt(own), *order.arguments)
-        mortal.passes()
-        own.commit()
-        mortal.passes()
-
-
-@pytest.fixture
-def obey(engine: Engine, url: str) -> Iterator[Callable[[_Order], int]]:
-    """Has a process of its own obey an order; its exit code."""
-    context = multiprocessing.get_context("spawn")
-    pipe, far_end = context.Pipe()
-    process = context.Process(target=_serve, args=(far_end, engine.name, url))
-    process.start()
-    far_end.close()
-
-    def give(order: _Order) -> int:
-        pipe.send(order)
-        assert pipe.poll(60), "the process neither ends nor dies"
-        code: int = pipe.recv()
-        return code
-
-    try:
-        yield give
-    finally:
-        with contextlib.suppress(OSError):
-            pipe.send(None)
-        process.join(10)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        process.close()
-        pipe.close()
-
-
-HELD = {"a", "b", "c"}
-
-
-class _Victim(NamedTuple):
-    """A master as it is found: its row, and what it holds."""
-
-    standing: Standing | None
-    held: set[str]
-
-    def without_heartbeats(self) -> _Victim:
-        standing = self.standing
-        return self if standing is None else _Victim(standing._replace(heartbeats=0), self.held)
-
-
-def _found(onlooker: Onlooker, masterid: int) -> _Victim:
-    victim = _Victim(onlooker.masters().get(masterid), onlooker.held_by(masterid))
-    return victim.without_heartbeats()
-
-
-def _prepare(
-    act: str, second: Any, onlooker: Onlooker
-) -> tuple[int, Callable[..., Any], tuple[Any, ...]]:
-    """A master that is to be deactivated, and how."""
-    place = take_place(adapt(second), "victim", 600.0)
-    masterid = place.masterid
-    if act == "forget":
-        set_master_state(second, masterid, False)
-        return masterid, forget_master, (masterid,)
-    for name in HELD:
-        claim(second, masterid, KIND, name)
-    if act == "expire":
-        onlooker.silence(masterid)
-    ways: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-        "set": (set_master_state, (masterid, False)),
-        "expire": (expire_masters, ()),
-        "leave": (leave_place, (place,)),
-        "join": (take_place, ("victim", 600.0)),
-    }
-    return masterid, *ways[act]
-
-
-def _afterwards(act: str, before: _Victim) -> _Victim:
-    if act == "forget":
-        return _Victim(None, set())
-    assert before.standing is not None
-    if act == "join":
-        incarnation = before.standing.incarnation + 1
-        return _Victim(before.standing._replace(incarnation=incarnation), set())
-    return _Victim(before.standing._replace(active=False), set())
-
-
-def _complete(second: Any, onlooker: Onlooker, masterid: int, *, by_expiry: bool) -> None:
-    """Another does what the dead process has not done, and is told just what there was to do."""
-    standing = onlooker.masters().get(masterid)
-    if standing is None or not standing.active:
-        assert set_master_state(second, masterid, False) is False
-        assert forget_master(second, masterid) is (standing is not None)
-    elif by_expiry:
-        onlooker.silence(masterid)
-        assert [one.id for one in expire_masters(second)] == [masterid]
-    else:
-        assert set_master_state(second, masterid, False) is True
-    assert expire_masters(second) == []
-    standing = onlooker.masters().get(masterid)
-    assert standing is None or not standing.active
-    assert onlooker.held_by(masterid) == set()
-
-
-@pytest.mark.parametrize("how", ["database", "application"])
-@pytest.mark.parametrize("act", ["set", "expire", "leave", "join", "forget"])
-def test_a_process_that_dies_while_it_deactivates_leaves_all_of_it_done_or_nothing(
-    second: Any, onlooker: Onlooker, obey: Callable[[_Order], int], act: str, how: str
-) -> None:
-    bystander = find_master_id(second, "bystander")
-    set_master_state(second, bystander, True)
-    claim(second, bystander, KIND, "the bystander's")
-    connections = onlooker.other_connections()
-    was_done = []
-    for moment in itertools.count():
-        masterid, operation, arguments = _prepare(act, second, onlooker)
-        before = _found(onlooker, masterid)
-        code = obey(_Order(how, operation, arguments, dies_at=moment))
-        assert onlooker.claims_without_an_active_master() == 0
-        deadline = time.monotonic() + 60
-        while onlooker.other_connections() > connections:
-            assert time.monotonic() < deadline, "the server has not noticed"
-            time.sleep(0.001)
-        found = _found(onlooker, masterid)
-        assert found in (before, _afterwards(act, before))
-        was_done.append(found != before)
-        assert onlooker.claims_without_an_active_master() == 0
-        _complete(second, onlooker, masterid, by_expiry=moment % 2 == 0)
-        assert onlooker.held_by(bystander) == {"the bystander's"}
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
-    # Before and after each of four statements at least; from some moment on it is done.
-    assert len(was_done) > 8
-    assert was_done == sorted(was_done)
-    assert was_done[0] is False
-    # After COMMIT, too, it has died.
-    assert was_done[-2:] == [True, True]
 
 
 # --- Answers that are lost --------------------------------------------------------------------

@@ -16,8 +16,9 @@ from engines import Engine, chosen_engines
 import statedb
 from statedb.connection import adapt
 
-#: How an operation is run: by a Database, or on an application's own connection.
-WAYS = ("database", "application")
+#: How an operation is run: by a Database, or on an application's own connection; or what is run is
+#: a function of a Database, one with a single connection.
+WAYS = ("database", "application", "program")
 ENDED = -signal.SIGKILL
 
 
@@ -28,6 +29,12 @@ class Order(NamedTuple):
     #: At which of its moments the process ends: the first is before the first statement, the next
     #: after it, and so on.
     dies_at: int
+    #: What the operation ends with besides an answer.
+    raises: tuple[type[BaseException], ...] = ()
+
+
+#: The moment at which no process ends.
+NEVER = -1
 
 
 class _Mortal:
@@ -69,16 +76,16 @@ class _MortalCursor:
 
 
 @contextlib.contextmanager
-def obedience(engine: Engine, url: str) -> Iterator[Callable[[Order], int]]:
-    """What has a process of its own obey an order, and gives its exit code."""
+def obedience(engine: Engine) -> Iterator[Callable[[str, Order], int]]:
+    """What has a process of its own obey an order in a database, and gives its exit code."""
     context = multiprocessing.get_context("spawn")
     pipe, far_end = context.Pipe()
-    process = context.Process(target=_serve, args=(far_end, engine.name, url))
+    process = context.Process(target=_serve, args=(far_end, engine.name))
     process.start()
     far_end.close()
 
-    def give(order: Order) -> int:
-        pipe.send(order)
+    def give(url: str, order: Order) -> int:
+        pipe.send((url, order))
         assert pipe.poll(60), "the process neither ends nor dies"
         code: int = pipe.recv()
         return code
@@ -96,11 +103,12 @@ def obedience(engine: Engine, url: str) -> Iterator[Callable[[Order], int]]:
         pipe.close()
 
 
-def _serve(pipe: Pipe, engine_name: str, url: str) -> None:
+def _serve(pipe: Pipe, engine_name: str) -> None:
     """Fork a process for each order; this one has imported everything, and opens nothing."""
     (engine,) = (one for one in chosen_engines() if one.name == engine_name)
-    statedb.dialects.for_url(url)
-    while (order := pipe.recv()) is not None:
+    while (told := pipe.recv()) is not None:
+        url, order = told
+        statedb.dialects.for_url(url)
         pid = os.fork()
         if pid == 0:
             status = 1
@@ -122,15 +130,21 @@ def _obey(order: Order, engine: Engine, url: str) -> None:
             query=lambda cursor: cursor.execute,
         )
     )
-    if order.how == "database":
-        db = statedb.connect(url)
-        db.masters.thdGetMasters()
-        mortal.armed = True
-        db.run(order.operation, *order.arguments)
-    else:
+    if order.how == "application":
         own = engine.connect(url)
         mortal.armed = True
-        order.operation(adapt(own), *order.arguments)
+        with contextlib.suppress(*order.raises):
+            order.operation(adapt(own), *order.arguments)
         mortal.passes()
         own.commit()
         mortal.passes()
+        return
+    db = statedb.connect(url, pool_size=1)
+    if order.how == "database":
+        db.masters.thdGetMasters()
+    mortal.armed = True
+    with contextlib.suppress(*order.raises):
+        if order.how == "database":
+            db.run(order.operation, *order.arguments)
+        else:
+            order.operation(db, *order.arguments)
