@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from statedb.connection import AnyConnection, Connection, adapt
+from statedb.connection import AnyConnection, Connection, Row, adapt
 from statedb.errors import (
     AlreadyClaimedError,
     ClaimLostError,
@@ -95,11 +95,10 @@ def _take(conn: Connection, thing: dict[str, Any], token: int | None) -> tuple[i
             (token,) = conn.fetch_one(conn.sql["select_token"], thing) or (FIRST_TOKEN,)
             return thing["masterid"], token
         # Somebody was faster. The row that he wrote is there to stay, free or not.
-        row = conn.fetch_one(conn.sql["select_claim_of_rival"], thing)
-        if row is not None:
-            owner, token = row
-            if owner is not None:
-                return owner, row[1]
+        row: Row = conn.fetch_one(conn.sql["select_claim_of_rival"], thing) or (None, None)
+        if row[0] is not None:
+            return row[0], row[1]
+        token = row[1]
 
 
 @operation(touches=thing_of_master)
@@ -110,11 +109,7 @@ def release(conn: AnyConnection, masterid: int, kind: str, name: str) -> bool:
     return conn.execute(conn.sql["update_claim_released"], thing) > 0
 
 
-def _released_thing(claim: Any) -> tuple[str, tuple[Any, ...]]:
-    return thing_of_master(claim.masterid, claim.kind, claim.name)
-
-
-@operation(touches=_released_thing)
+@operation()
 def release_claim(conn: AnyConnection, claim: Claim) -> bool:
     """Whether the claim still held; it is free now. Who has claimed it since keeps it."""
     conn = adapt(conn)

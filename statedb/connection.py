@@ -208,8 +208,8 @@ class Connection:
     def _begin_statement(self) -> None:
         if self._doomed is not None:
             raise DatabaseError(self._doomed)
-        if self.statement_timeout is not None:
-            self.deadline = time.monotonic() + self.statement_timeout
+        assert self.statement_timeout is not None
+        self.deadline = time.monotonic() + self.statement_timeout
 
     def _failed(self, error: BaseException, commits: bool) -> None:
         if self.owned:

@@ -94,10 +94,9 @@ class CallFuture(Future[Any]):
             self._state = RUNNING
             return True
         with self._condition:
-            if self._state is CANCELLED:
-                self._state = CANCELLED_AND_NOTIFIED
-                for waiter in self._waiters:
-                    waiter.add_cancelled(self)
+            self._state = CANCELLED_AND_NOTIFIED
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
         return False
 
     def set_result(self, result: Any) -> None:

@@ -86,15 +86,15 @@ def _options(query: str) -> dict[str, Any]:
 
 def connect(target: MySQLTarget, timeout: float) -> pymysql.Connection[Any]:
     deadline = time.monotonic() + timeout
-    for left in range(len(target.hosts), 0, -1):
-        host, port = target.hosts[-left]
+    *others, last = target.hosts
+    for left, (host, port) in zip(range(len(target.hosts), 1, -1), others, strict=True):
         share = max(0.1, (deadline - time.monotonic()) / left)
         try:
             return _connect(target, host, port, share, timeout)
         except pymysql.MySQLError as error:
-            if left == 1 or failure(error) is None:
+            if failure(error) is None:
                 raise
-    raise AssertionError("a target has at least one host")
+    return _connect(target, *last, max(0.1, deadline - time.monotonic()), timeout)
 
 
 def _connect(

@@ -55,9 +55,6 @@ class PostgreSQLTarget:
         )
         return f"postgresql://{user}{','.join(places)}/{shown['dbname'] or ''}"
 
-    def __hash__(self) -> int:
-        return hash(str(self))
-
 
 def parse(url: str) -> PostgreSQLTarget:
     check_percent_encoded(url, _FORM)

@@ -144,10 +144,9 @@ def cut(raw: sqlite3.Connection) -> None:
 
 
 def limit_lock_wait(raw: sqlite3.Connection, seconds: float) -> None:
+    # In memory there is nobody else to wait for.
     if isinstance(raw, PatientConnection):
         raw.patience = seconds
-    else:
-        raw.execute(f"PRAGMA busy_timeout = {max(1, int(seconds * 1000))}")
 
 
 def new_id(cursor: sqlite3.Cursor) -> int | None:
