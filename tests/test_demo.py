@@ -6,6 +6,7 @@ It is run as its users run it, as a command; what it judges by is also given fac
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from statedb.demo.facts import (
     faults_of_tokens,
     faults_of_writes,
 )
+from statedb.demo.repository import GitError, Repository
+from statedb.demo.settings import Settings
 
 pytestmark = [
     pytest.mark.once,
@@ -406,14 +409,50 @@ statedb.StateConnector.thdAtomicCreateState = (
 """
 
 
+# Beside the loss that is told twice there is trouble that passes, and who is stopped keeps all
+# others from writing for a while.
+LOST_TWICE = """
+import sys
+import threading
+from concurrent.futures import Future
+
+join = statedb.MastersConnector.join
+def join_and_tell_twice(self, name, on_lost, **others):
+    def tell_twice(member):
+        on_lost(member)
+        on_lost(member)
+    return join(self, name, on_lost=tell_twice, **others)
+statedb.MastersConnector.join = join_and_tell_twice
+
+get_claims = statedb.MastersConnector.__dict__["thdGetClaims"]
+troubles = [statedb.DatabaseError("out of order")]
+def get_claims_later(self, *args, **kwargs):
+    if troubles and sys.orig_argv[-1] == "statedb.demo.master":
+        raise troubles.pop()
+    return get_claims.__get__(self, type(self))(*args, **kwargs)
+statedb.MastersConnector.thdGetClaims = get_claims_later
+
+set_state = statedb.StateConnector.__dict__["setState"]
+waits = [0.4]
+def set_state_later(self, *args):
+    if not waits:
+        return set_state.__get__(self, type(self))(*args)
+    written = Future()
+    threading.Timer(waits.pop(), written.set_result, (None,)).start()
+    return written
+statedb.StateConnector.setState = set_state_later
+"""
+
+
 @pytest.mark.parametrize(
     ("broken", "fault"),
     [
+        (LOST_TWICE, "gamma was to be told once that it is lost; told were: ['gamma', 'gamma']"),
         (NO_FENCE, "was written by gamma after it had expired"),
         (TOLD_TWICE, "was reported 2 times"),
         (AN_ID_FOR_EACH, "was told the cluster id"),
     ],
-    ids=["no fence", "told twice", "an id for each"],
+    ids=["lost twice", "no fence", "told twice", "an id for each"],
 )
 def test_a_promise_that_is_not_kept_is_found(tmp_path: Path, broken: str, fault: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(f"import statedb\n{broken}", "utf-8")
@@ -424,6 +463,81 @@ def test_a_promise_that_is_not_kept_is_found(tmp_path: Path, broken: str, fault:
     assert line.startswith("statedb: ")
     assert fault in line
     demo.check_that_nothing_is_left()
+
+
+RAISES = """
+def make_nothing(self, objectid, name, make):
+    return 1 / 0
+statedb.StateConnector.thdAtomicCreateState = make_nothing
+"""
+FAILS = """
+def make_nothing(self, objectid, name, make):
+    raise statedb.DatabaseError("out of order")
+statedb.StateConnector.thdAtomicCreateState = make_nothing
+"""
+LOSES = """
+join = statedb.MastersConnector.join
+def join_in_vain(self, name, **others):
+    member = join(self, name, **others)
+    self.thdSetMasterState(member.id, False)
+    return member
+statedb.MastersConnector.join = join_in_vain
+"""
+
+
+@pytest.mark.parametrize(
+    ("broken", "end"),
+    [
+        (RAISES, "has ended with 1 ZeroDivisionError: division by zero"),
+        (FAILS, "has failed: out of order"),
+        (LOSES, "has lost its place"),
+    ],
+    ids=["raises", "fails", "loses"],
+)
+def test_who_does_not_stay_says_why(tmp_path: Path, broken: str, end: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import statedb\n{broken}", "utf-8")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    demo = Demo(tmp_path / "temporary", None, {"PYTHONPATH": path})
+    assert demo.run() == 1, demo.output
+    assert re.fullmatch(rf"statedb: \w+ was to stay, and {end}\n", demo.errors)
+    demo.check_that_nothing_is_left()
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_process_that_is_told_to_leave_before_anything_else_does(
+    sqlite_url: str, tmp_path: Path, settled: bool
+) -> None:
+    settings = Settings(
+        url=sqlite_url,
+        run="run",
+        name="alpha",
+        schedulers=["docs"],
+        repository=str(tmp_path),
+        interval=0.2,
+        expire_after=10.0,
+        timeout=10.0,
+    )
+    told = f"{json.dumps(asdict(settings))}\nleave\n" if settled else "leave\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "statedb.demo.master"],
+        input=told,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["joined"] * settled
+
+
+def test_what_git_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GitError, match=r"git for-each-ref: .*No such file"):
+        Repository(tmp_path / "nowhere").heads()
+    (tmp_path / "git").write_bytes(b"\0")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(GitError, match=r"git for-each-ref: .*Exec format error"):
+        Repository(tmp_path / "nowhere").heads()
 
 
 # --- What it judges by -----------------------------------------------------------------------
@@ -448,6 +562,7 @@ def test_right_facts_have_no_fault() -> None:
     assert faults_of_reports([BETA], [("alpha", 2), ("alpha", 9)], strangers=False) == []
     assert faults_of_division(after, ["docs"], [1]) == []
     assert faults_of_tokens(before, [*after, before[1]]) == []
+    assert faults_of_tokens(before, []) == []
     assert faults_of_writes("docs", writes, [BETA]) == []
     assert faults_of_commits("docs", writes, "f00", 3) == []
 

@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ABSENT
 from engines import Engine
+from interposed import watch
 
 import statedb
 from statedb import (
@@ -351,6 +353,21 @@ def test_a_function_that_closes_the_drivers_connection_costs_no_place(
             assert db.state.thdGetState(objectid, "k", "absent") == "absent"
 
 
+def test_a_function_that_closes_the_drivers_connection_and_goes_on_ends_all_the_same(
+    url: str, objectid: int
+) -> None:
+    def close_and_go_on(conn: Connection) -> None:
+        conn.raw.close()
+        deadline = time.monotonic() + 30
+        while not conn.cutting:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    with statedb.connect(url, pool_size=1, timeout=0.5) as db:
+        db.run(close_and_go_on)
+        assert db.state.thdGetState(objectid, "k", "usable") == "usable"
+
+
 def test_upgrading_within_a_transaction_is_refused_at_once(db: Database, objectid: int) -> None:
     with db.transaction(), pytest.raises(statedb.UnusableConnectionError, match="upgrade"):
         db.upgrade()
@@ -410,6 +427,47 @@ def test_operations_on_other_keys_do_not_wait(url: str, objectid: int) -> None:
         assert slow.result(timeout=30) == behind.result(timeout=30) == "created"
 
 
+def test_what_goes_wrong_with_a_rollback_and_is_no_drivers_error_is_told(url: str) -> None:
+    def run_out(sql: str) -> None:
+        if sql == "ROLLBACK":
+            raise MemoryError
+
+    with watch(run_out), statedb.connect(url) as db:
+        with pytest.raises(DatabaseError) as raised, db.transaction():
+            raise ZeroDivisionError
+        assert isinstance(raised.value.__cause__, MemoryError)
+        assert db.masters.thdGetMasters() == []
+
+
+@pytest.mark.parametrize("failure", [MemoryError, KeyboardInterrupt])
+def test_a_transaction_that_cannot_begin_costs_no_connection(
+    url: str, failure: type[BaseException]
+) -> None:
+    refusing: list[type[BaseException]] = []
+
+    def refuse(sql: str) -> None:
+        if sql.startswith("BEGIN") and refusing:
+            raise refusing.pop()
+
+    with watch(refuse), statedb.connect(url, pool_size=1) as db:
+        assert db.masters.thdGetMasters() == []
+        refusing.append(failure)
+        expected = DatabaseError if issubclass(failure, Exception) else failure
+        with pytest.raises(expected), db.transaction():
+            raise AssertionError("it has begun")
+        with db.transaction():
+            assert db.masters.thdGetMasters() == []
+
+
+def test_a_transaction_on_what_cannot_be_opened_is_a_database_error(tmp_path: Path) -> None:
+    with (
+        statedb.connect(f"sqlite:///{tmp_path}/nowhere/state.sqlite") as db,
+        pytest.raises(DatabaseError, match="cannot open"),
+        db.transaction(),
+    ):
+        raise AssertionError("it has begun")
+
+
 # --- Bounds -----------------------------------------------------------------------------------
 
 
@@ -445,6 +503,7 @@ def test_waiting_for_anothers_lock_is_bounded_and_had_no_effect(
             lambda: db.state.thdSetState(objectid, "k", "ours"),
             lambda: db.state.setState(objectid, "k", "ours").result(),
             lambda: db.state.thdDeleteState(objectid, "k"),
+            lambda: db.state.thdUpdateState(objectid, "k", lambda _: "ours"),
         ):
             began = time.monotonic()
             with pytest.raises(CallTimeoutError):

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from conftest import ABSENT
 from engines import OwnServer
+from interposed import interpose
 from proxy import Proxy
-from servers import Server
+from servers import Server, free_port
 
 import statedb
 from statedb import (
@@ -528,3 +529,79 @@ def test_an_operation_is_as_few_round_trips_as_it_can_be(
     assert trips(lambda: far.state.thdGetObjectId("new", "Object")) == 2
     assert trips(lambda: far.state.thdGetObjectId("new", "Object")) == 0
     assert trips(lambda: far.state.getObjectId("new", "Object").result()) == 0
+
+
+# --- Connecting, and who may not write ---------------------------------------------------------
+
+
+def test_a_connection_that_is_lost_as_it_is_set_up_is_made_once_more(
+    far_url: str, proxy: Proxy, server_engine: OwnServer, objectid: int
+) -> None:
+    first = "SET SESSION" if server_engine.name != "postgresql" else "SELECT"
+    proxy.cut_before(first)
+    with statedb.connect(far_url, timeout=20) as far:
+        assert far.state.thdGetState(objectid, "k", "absent") == "absent"
+
+
+def test_a_transaction_whose_beginning_is_lost_is_begun_once_more(
+    far: Database, proxy: Proxy, objectid: int, stored: Stored
+) -> None:
+    assert far.state.thdGetState(objectid, "k", "absent") == "absent"
+    proxy.cut_before("BEGIN")
+    with far.transaction():
+        far.state.thdSetState(objectid, "k", 1)
+    assert stored(objectid, "k") == 1
+
+
+def test_where_one_host_is_down_the_next_one_is_taken(
+    server_engine: OwnServer, url: str, objectid: int
+) -> None:
+    server = server_engine.server
+    assert server is not None
+    several = url.replace(f":{server.port}/", f":{free_port()},127.0.0.1:{server.port}/")
+    with statedb.connect(several, timeout=20) as db:
+        assert db.state.thdGetState(objectid, "k", "absent") == "absent"
+
+
+def test_what_refuses_to_write_is_left_for_another_connection(
+    server_engine: OwnServer, url: str, objectid: int, second: Any, stored: Stored
+) -> None:
+    if server_engine.name != "postgresql":
+        pytest.skip("a MariaDB that is to be read only does not say so to its administrator")
+    setting = f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only ="
+    second.execute(f"{setting} on")
+    # New connections may write again once the first has been refused.
+    with (
+        interpose("UPDATE statedb_states", lambda: second.execute(f"{setting} off")),
+        statedb.connect(url, timeout=20, pool_size=1) as db,
+    ):
+        assert db.state.thdSetState(objectid, "k", 1) == 1
+    assert stored(objectid, "k") == 1
+
+
+def test_a_set_that_was_lost_and_gets_no_other_connection_is_unknown(
+    far_url: str, proxy: Proxy, objectid: int
+) -> None:
+    with statedb.connect(far_url, timeout=2, pool_size=1) as far:
+        far.state.thdGetState(objectid, "k", None)
+        held = proxy.hold_before("INSERT INTO statedb_states")
+        future = far.state.setState(objectid, "k", 1)
+        assert held.arrived.wait(30)
+        inside, release = threading.Event(), threading.Event()
+
+        def hold(conn: Connection) -> None:
+            inside.set()
+            release.wait(30)
+
+        holder = threading.Thread(target=far.run, args=(hold,))
+        holder.start()
+        while not far._executor._pool._waiting:
+            time.sleep(0.001)
+        # Who has waited gets the place of the connection that is lost.
+        proxy.cut_all()
+        assert inside.wait(30)
+        held.release()
+        with pytest.raises(OutcomeUnknownError, match="none of 1 connections was free"):
+            future.result(timeout=30)
+        release.set()
+        holder.join()

@@ -237,6 +237,43 @@ def test_nobody_who_waits_misses_that_it_is_done(race: Callable[..., list[Any]])
         assert called == [future]
 
 
+@pytest.mark.parametrize("has_called_back", [False, True])
+def test_a_callback_added_just_as_it_is_done_is_called_once(has_called_back: bool) -> None:
+    called: list[Future[Any]] = []
+
+    class Overtaken(CallFuture):
+        looks = 0
+
+        def done(self) -> bool:
+            self.looks += 1
+            if self.looks == 2:
+                # Between the two looks, whoever makes the call ends it.
+                self.set_result(1)
+                if has_called_back:
+                    self.call_back()
+            return super().done()
+
+    future = Overtaken()
+    future.add_done_callback(called.append)
+    future.call_back()
+    assert called == [future]
+
+
+def test_a_callback_that_is_taken_back_just_as_it_is_to_be_called_is_not_called() -> None:
+    called: list[Future[Any]] = []
+
+    class TakenBack(list[Callable[[Future[Any]], object]]):
+        def pop(self, *place: Any) -> Callable[[Future[Any]], object]:
+            self.clear()
+            return super().pop(*place)
+
+    future = CallFuture()
+    future.set_result(1)
+    future.later = TakenBack([called.append])
+    future.call_back()
+    assert called == []
+
+
 def test_who_begins_to_wait_just_before_it_is_done_is_told() -> None:
     told: list[Any] = []
 

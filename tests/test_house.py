@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import statedb
 
@@ -215,3 +218,8 @@ def test_random_numbers_that_an_application_may_seed_are_for_waits_only() -> Non
     assert users <= {"attempts", "keeper", "dialects.sqlite_connection"}
     drawn = {module for module, _, owner, name in _calls() if (owner, name) == ("os", "urandom")}
     assert drawn == {"stamps"}
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"__main__"}))
+def test_a_module_does_nothing_when_it_is_imported(module: str) -> None:
+    importlib.import_module(f"statedb.{module}".removesuffix(".__init__"))

@@ -763,3 +763,22 @@ def test_nobody_waits_for_who_has_locked_another_thing(
     transaction.commit()
     left = {f"thing {first} {number}" for number in range(2 if act == "release" else 3)}
     assert onlooker.held_by(first) == left
+
+
+def test_who_joins_as_its_master_is_forgotten_is_a_new_one(
+    engine: Engine, url: str, db: Database
+) -> None:
+    if engine.name == "sqlite":
+        pytest.skip("SQLite's one writer is whoever joins: nobody can forget the master meanwhile")
+    forgotten = db.masters.thdFindMasterId("host:/base")
+
+    def forget() -> None:
+        assert db.masters.thdForgetMaster(forgotten) is True
+
+    with (
+        interpose("expire_after = ", forget),
+        statedb.connect(url) as own,
+        own.masters.join("host:/base") as member,
+    ):
+        assert member.id != forgotten
+        assert [one.id for one in db.masters.thdGetMasters()] == [member.id]

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -15,7 +16,16 @@ from member_process import PATIENCE
 from proxy import Proxy
 
 import statedb
-from statedb import Database, DatabaseError, MasterLostError, MasterModel
+from statedb import (
+    CallTimeoutError,
+    Database,
+    DatabaseError,
+    MasterLostError,
+    MasterModel,
+    keeper,
+    membership,
+)
+from statedb.connection import adapt
 from statedb.masters import get_master
 from statedb.place import take_place
 
@@ -214,3 +224,116 @@ def test_who_joins_while_its_database_is_being_closed_does_not_stay(url: str, se
     cursor = second.cursor()
     cursor.execute("SELECT COUNT(*) FROM statedb_masters WHERE active = 1")
     assert cursor.fetchone()[0] == 0
+
+
+# --- Joining, leaving and expiring, in part ----------------------------------------------------
+
+
+def _is_active(db: Database, masterid: int) -> bool:
+    master = db.masters.thdGetMaster(masterid)
+    assert master is not None
+    return master.active
+
+
+def test_who_is_interrupted_as_he_joins_gives_the_place_back(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(membership, "Keeper", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        db.masters.join("host:/base", on_lost=lambda member: None)
+    (master,) = db.masters.thdGetMasters()
+    assert not master.active
+
+
+def test_who_leaves_while_another_thread_is_at_it_waits_no_longer_than_a_call_may(
+    url: str, db: Database
+) -> None:
+    arrived, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        arrived.set()
+        assert release.wait(PATIENCE)
+
+    with (
+        interpose("SET active = 0", hold),
+        statedb.connect(url, timeout=0.5) as own,
+        own.masters.join("host:/base") as member,
+    ):
+        leaving = threading.Thread(target=lambda: _outcome(member.leave))
+        leaving.start()
+        assert arrived.wait(PATIENCE)
+        member.leave()
+        assert _is_active(db, member.id)
+        release.set()
+        leaving.join()
+
+
+def _outcome(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except statedb.Error as error:
+        return error
+
+
+def test_a_block_whose_member_cannot_leave_says_so(
+    url: str, db: Database, application: Callable[..., Any]
+) -> None:
+    rival = application()
+    with statedb.connect(url, timeout=0.5) as own:
+        with pytest.raises(CallTimeoutError), own.masters.join("host:/base", interval=10):
+            rival.cursor().execute("UPDATE statedb_masters SET heartbeats = heartbeats")
+        rival.rollback()
+    assert not any(one.active for one in db.masters.thdGetMasters())
+
+
+def test_who_has_asked_for_no_report_expires_the_silent_all_the_same(
+    db: Database, second: Any
+) -> None:
+    silent = take_place(adapt(second), "silent", 0.1)
+    with db.masters.join("host:/base", interval=0.05, expire_after=0.4, on_lost=lambda _: None):
+        _until(lambda: not _is_active(db, silent.masterid))
+
+
+def test_a_loss_after_the_end_is_none(db: Database) -> None:
+    told: list[object] = []
+    member = db.masters.join("host:/base", on_lost=told.append)
+    member.leave()
+    member._keeper.lose()
+    assert not member.lost.is_set()
+    assert told == []
+
+
+def test_an_answer_after_the_place_was_due_leaves_the_doubt_to_the_next_check_in(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slept, own_now = [0.0], keeper.now
+    monkeypatch.setattr(keeper, "now", lambda: own_now() + slept[0])
+
+    def sleep_with_the_host() -> None:
+        slept[0] += 1000
+
+    with (
+        interpose("SET heartbeats", sleep_with_the_host),
+        statedb.connect(url) as own,
+        own.masters.join("host:/base", interval=0.05, expire_after=60) as member,
+    ):
+        _until(lambda: "is in doubt" in caplog.text)
+        _until(lambda: not member.in_doubt.is_set())
+        member.check()
+
+
+def test_an_answer_that_comes_just_as_it_is_to_be_waited_for_is_taken(db: Database) -> None:
+    class Late(Future[int]):
+        looks = 0
+
+        def done(self) -> bool:
+            self.looks += 1
+            if self.looks == 2:
+                self.set_result(1)
+            return super().done()
+
+    with db.masters.join("host:/base") as member:
+        assert member._keeper._await(Late()) == 1

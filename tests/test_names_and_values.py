@@ -139,8 +139,8 @@ class _Answer(enum.IntEnum):
     YES = 1
 
 
-def _nested(levels: int) -> Any:
-    value: Any = []
+def _nested(levels: int, *innermost: Any) -> Any:
+    value: Any = list(innermost)
     for _ in range(levels - 1):
         value = [value] if levels % 2 else {"k": value}
     return value
@@ -164,6 +164,7 @@ ODD_VALUES = [
     _Answer.YES,
     _nested(200),
     _nested(199),
+    _nested(200, _Answer.YES),
     "x" * 100_000,
 ]
 

@@ -64,6 +64,19 @@ def test_a_statement_before_any_name_is_an_error_that_names_file_and_line(write:
     assert f"{path}:3:" in str(caught.value)
 
 
+def test_a_name_that_is_none_is_an_error_that_names_file_and_line(write: Write) -> None:
+    path = write("own/a.sql", "-- name: select_one\nSELECT 1;\n-- name: Select Two\nSELECT 2;")
+    with pytest.raises(ValueError, match="not of the form '-- name: verb_noun'") as caught:
+        sqlfiles.load([path.parent])
+    assert f"{path}:3:" in str(caught.value)
+
+
+def test_a_file_may_hold_no_statement_where_another_does(write: Write) -> None:
+    write("own/a.sql", "-- A file.\n")
+    path = write("own/b.sql", "-- name: select_one\nSELECT 1;")
+    assert sqlfiles.load([path.parent]) == {"select_one": "SELECT 1"}
+
+
 @pytest.mark.parametrize("rest", ["-- Nothing.\n", ";\n", "-- name: select_two\nSELECT 2;"])
 def test_a_name_without_a_statement_is_an_error_that_names_both(write: Write, rest: str) -> None:
     path = write("own/a.sql", f"-- name: select_one\n{rest}")
@@ -100,6 +113,14 @@ def test_the_part_between_the_marks_is_repeated_with_numbered_parameters() -> No
     )
     server = Statements(source, hexadecimal_parameters)
     assert server.repeated("select_some", 1) == "SELECT 1 IN (UNHEX(%(hash_0)s)), %(other)s"
+
+
+def test_of_repeated_statements_no_more_than_a_thousand_are_kept() -> None:
+    names = [f"select_{number}" for number in range(1200)]
+    statements = Statements({name: f"{name} /*each*/ %(k)s /*end*/" for name in names}, str)
+    for name in names:
+        assert statements.repeated(name, 2) == f"{name} %(k_0)s, %(k_1)s"
+        assert len(statements._repeated) <= 1000
 
 
 def test_a_statement_is_rewritten_where_it_has_a_mark() -> None:

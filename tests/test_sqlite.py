@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +21,9 @@ from conftest import ABSENT, ENGINES
 
 import statedb
 from statedb import CallTimeoutError, Connection, Database, InvalidURLError
-from statedb.dialects import sqlite_errors
+from statedb.dialects import Failure, sqlite_errors
 from statedb.dialects.sqlite_connection import PatientConnection
+from statedb.dialects.sqlite_errors import failure, is_unique_violation
 from statedb.dialects.sqlite_log import LIMIT, LONG, Log, has_reset_race
 from statedb.dialects.turns import Turns, Writer
 
@@ -106,6 +108,22 @@ def test_a_turn_that_comes_with_an_interrupt_goes_to_the_next() -> None:
         turns.take(second, 30)
     turns.leave(second)
     assert turns.take(first, 0)
+
+
+def test_who_is_interrupted_as_it_queues_is_out_of_the_queue() -> None:
+    class Interrupting(deque[Writer]):
+        def append(self, writer: Writer) -> None:
+            super().append(writer)
+            raise KeyboardInterrupt
+
+    turns, first, second, third = Turns(), Writer(), Writer(), Writer()
+    assert turns.take(first, 0)
+    turns._waiting = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        turns.take(second, 30)
+    turns.leave(second)
+    turns.leave(first)
+    assert turns.take(third, 0)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -218,6 +236,26 @@ def test_a_turn_is_given_back_however_the_driver_ends_the_transaction(
             other.state.thdGetObjectId("a", "B")
     with contextlib.closing(sqlite3.connect(path)) as second:
         assert second.execute("SELECT COUNT(*) FROM it").fetchone() == (remains,)
+
+
+def test_a_block_of_the_drivers_own_whose_commit_fails_is_undone(path: Path) -> None:
+    def write(conn: Connection) -> None:
+        conn.execute("CREATE TABLE it (number INTEGER PRIMARY KEY)")
+        conn.execute(
+            "CREATE TABLE part (it INTEGER REFERENCES it (number) DEFERRABLE INITIALLY DEFERRED)"
+        )
+        conn.execute("PRAGMA foreign_keys = ON")
+        with pytest.raises(sqlite3.IntegrityError), conn.raw:
+            conn.raw.execute("BEGIN IMMEDIATE")
+            conn.raw.execute("INSERT INTO part VALUES (1)")
+        conn.raw.rollback()  # of nothing, which is none of its business
+
+    with statedb.connect(f"sqlite:///{path}", timeout=5.0) as db:
+        db.run(write)
+        with statedb.connect(f"sqlite:///{path}", timeout=2.0) as other:
+            other.state.thdGetObjectId("a", "B")
+    with contextlib.closing(sqlite3.connect(path)) as second:
+        assert second.execute("SELECT COUNT(*) FROM part").fetchone() == (0,)
 
 
 _RUNS_OUT_OF_MEMORY = """
@@ -568,6 +606,14 @@ def test_sqlites_own_checkpoints_are_off_only_where_they_may_lose_commits(path: 
     assert pages == ((0,) if has_reset_race(sqlite3.sqlite_version_info) else (1000,))
 
 
+def test_a_version_without_the_race_makes_its_own_checkpoints(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 51, 3))
+    with statedb.connect(f"sqlite:///{path}") as db:
+        assert db.run(lambda conn: conn.fetch_one("PRAGMA wal_autocheckpoint")) == (1000,)
+
+
 def _grow(path: Path) -> int:
     """Make the log long; how long it is."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as own:
@@ -663,7 +709,7 @@ def test_no_commit_can_happen_while_a_checkpoint_is_made(
         ("something new", None, False),
     ],
 )
-def test_errors_are_known_by_their_message_where_python_keeps_no_code(
+def test_what_is_advised_is_known_by_the_message_where_python_keeps_no_code(
     message: str, advice: str | None, spoils: bool
 ) -> None:
     error = sqlite3.OperationalError(message)  # as from Python 3.10
@@ -671,3 +717,89 @@ def test_errors_are_known_by_their_message_where_python_keeps_no_code(
     assert sqlite_errors.spoils(error) is spoils
     remedy = sqlite_errors.remedy(error)
     assert remedy == advice if advice is None else advice in (remedy or "")
+
+
+def test_who_cannot_read_in_time_is_told_and_reads_later(path: Path) -> None:
+    with statedb.connect(f"sqlite:///{path}?journal_mode=delete", timeout=0.5) as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as own:
+            own.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(CallTimeoutError):
+                db.state.thdGetState(objectid, "k", None)
+        assert db.state.thdGetState(objectid, "k", "absent") == "absent"
+
+
+# --- In memory, and errors -------------------------------------------------------------------
+
+
+def test_in_memory_too_a_statement_ends_when_its_time_is_up() -> None:
+    endless = (
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT SUM(i) FROM n"
+    )
+    with statedb.connect("sqlite://", timeout=0.5) as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+        with pytest.raises(CallTimeoutError):
+            db.run(lambda conn: conn.fetch_all(endless))
+        assert db.state.thdGetObjectId("a", "B") == objectid
+
+
+def test_in_memory_who_has_waited_for_the_connection_has_the_rest_of_his_time() -> None:
+    with statedb.connect("sqlite://", timeout=2.0) as db:
+        held, done = threading.Event(), threading.Event()
+
+        def hold(conn: Connection) -> None:
+            held.set()
+            done.wait(30)
+
+        holder = db.submit(hold)
+        assert held.wait(30)
+        timer = threading.Timer(1.0, done.set)
+        timer.start()
+        assert db.state.thdGetObjectId("a", "B") == 1
+        timer.join()
+        holder.result()
+
+
+def _errors(path: Path) -> Iterator[sqlite3.Error]:
+    """Errors as SQLite raises them: who waits in vain, is interrupted, or is not the first."""
+    shared = f"file:{path.name}?mode=memory&cache=shared"
+    with (
+        contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as one,
+        contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other,
+        contextlib.closing(sqlite3.connect(shared, uri=True, isolation_level=None)) as near,
+        contextlib.closing(sqlite3.connect(shared, uri=True, isolation_level=None)) as nearer,
+    ):
+        one.execute("CREATE TABLE it (number INTEGER UNIQUE)")
+        one.execute("INSERT INTO it VALUES (1)")
+        near.execute("CREATE TABLE it (number INTEGER)")
+        near.execute("BEGIN")
+        near.execute("INSERT INTO it VALUES (1)")
+        one.set_progress_handler(lambda: 1, 1)
+        yield _raised(lambda: one.execute("SELECT * FROM it").fetchall())
+        one.set_progress_handler(None, 0)
+        yield _raised(lambda: one.execute("INSERT INTO it VALUES (1)"))
+        yield _raised(lambda: nearer.execute("SELECT * FROM it"))
+        one.execute("BEGIN IMMEDIATE")
+        yield _raised(lambda: other.execute("BEGIN IMMEDIATE"))
+        yield _raised(lambda: other.execute("SELECT * FROM nowhere"))
+
+
+def _raised(call: Callable[[], object]) -> sqlite3.Error:
+    with pytest.raises(sqlite3.Error) as raised:
+        call()
+    return raised.value
+
+
+def test_errors_are_known_by_their_message_where_python_keeps_no_code(path: Path) -> None:
+    told = []
+    for error in _errors(path):
+        bare = type(error)(str(error))  # as Python 3.10 raises it
+        told.append((failure(bare), is_unique_violation(bare)))
+        assert told[-1] == (failure(error), is_unique_violation(error))
+    assert told == [
+        (Failure.CONFLICT, False),
+        (None, True),
+        (Failure.BUSY, False),
+        (Failure.BUSY, False),
+        (None, False),
+    ]

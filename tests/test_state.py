@@ -18,6 +18,7 @@ from statedb import (
     ObjectModel,
     ResultSpec,
     StoredValueError,
+    objects,
 )
 from statedb.state import (
     atomic_create_state,
@@ -40,6 +41,16 @@ def test_an_object_has_one_id_whoever_asks(call: Call, db: Database) -> None:
     first = call(get_object_id, "nightly", "Scheduler")
     assert call(get_object_id, "nightly", "Scheduler") == first
     assert db.run(get_object_id, "nightly", "Scheduler") == first
+
+
+def test_ids_that_are_remembered_are_not_without_number(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "MAX_KNOWN_OBJECTS", 3)
+    names = [f"o{number}" for number in range(10)]
+    ids = [db.state.thdGetObjectId(name, "B") for name in names]
+    assert len(db._executor.known) <= 3
+    assert [db.state.thdGetObjectId(name, "B") for name in names] == ids
 
 
 def test_objects_of_another_name_or_class_are_others(call: Call) -> None:
@@ -142,6 +153,21 @@ def test_all_values_or_those_named_come_in_one_dict(call: Call, objectid: int) -
     assert call(get_states, objectid, iter(["k3"])) == {"k3": 3}
     many = [f"k{number}" for number in range(3000)]
     assert call(get_states, objectid, many) == values
+    assert call(get_states, objectid, many[2:]) == {f"k{number}": number for number in range(2, 7)}
+
+
+def test_the_values_of_one_object_are_no_others(call: Call, objectid: int) -> None:
+    other = call(get_object_id, "other", "Scheduler")
+    call(set_states, objectid, {"k": 1, "l": 2})
+    call(set_states, other, {"k": 3, "m": 4})
+    assert call(get_states, objectid) == {"k": 1, "l": 2}
+    assert call(get_states, other, ["k", "l", "m"]) == {"k": 3, "m": 4}
+    assert call(get_state, objectid, "m", "absent") == "absent"
+    assert call(update_state, other, "k", lambda value: value + 1) == 4
+    assert call(delete_state, other, "k") is True
+    assert call(get_states, objectid) == {"k": 1, "l": 2}
+    assert call(delete_object, other) is True
+    assert call(get_states, objectid) == {"k": 1, "l": 2}
 
 
 def test_several_values_are_written_all_or_none(call: Call, objectid: int, stored: Stored) -> None:

@@ -165,6 +165,33 @@ def test_each_of_the_gets_that_wait_together_gives_what_it_gives_alone(
     assert futures[asked.index(((objectid, "absent", default), {}))].result() is default
 
 
+def test_of_gets_that_wait_together_those_that_are_in_time_are_answered(
+    url: str, objectid: int, second: Any
+) -> None:
+    set_states(second, objectid, {"k": 1, "l": 2})
+    with statedb.connect(url, pool_size=1, timeout=2) as db:
+        db.state.thdGetObjects()
+        with _waiting(db):
+            late = db.state.getState(objectid, "k")
+            began = time.monotonic()
+            time.sleep(1)
+            timely = [db.state.getState(objectid, name) for name in ("k", "l")]
+            _wait_until(lambda: time.monotonic() > began + 2)
+        assert _outcomes(timely) == [1, 2]
+        with pytest.raises(CallTimeoutError, match="waited 2 s in the queue, and was not begun"):
+            late.result(timeout=30)
+
+
+def test_gets_none_of_which_can_be_asked_send_nothing(
+    narrow: Database, sent: list[str], objectid: int
+) -> None:
+    with _waiting(narrow):
+        sent.clear()
+        futures = [narrow.state.getState(objectid, name) for name in ("", "a\0b", "\ud800")]
+    assert {type(future.exception(60)) for future in futures} == {statedb.InvalidNameError}
+    assert sent == []
+
+
 def test_a_long_value_travels_alone_and_the_others_together(
     narrow: Database, sent: list[str], objectid: int, second: Any
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 
@@ -125,11 +127,25 @@ def test_a_malformed_url_is_a_value_error_without_the_password(url: str) -> None
         (f"postgres:///db?user=me&password={SECRET}", "postgresql://me@/db"),
         (f"mysql://me:{SECRET}@one,two:2,[::1]:3/d%20b", "mysql://me@one:3306,two:2,[::1]:3/d%20b"),
         (f"mariadb://:{SECRET}@/db", "mysql://localhost:3306/db"),
+        ("sqlite://", "sqlite://"),
     ],
 )
 def test_a_database_shows_where_it_leads_without_the_password(url: str, shown: str) -> None:
     with statedb.connect(url) as db:
         assert repr(db) == f"<statedb.Database {shown}>"
+
+
+@pytest.mark.parametrize("no", ["0", "false", "No"])
+def test_the_url_says_how_a_mysql_server_is_to_show_who_it_is(no: str) -> None:
+    dialect = statedb.dialects.for_url("mysql://")
+    target = dialect.parse(
+        f"mysql://host/db?ssl_ca=/ca.pem&ssl_verify_identity=1&ssl_disabled={no}"
+    )
+    assert target.options == {
+        "ssl_ca": "/ca.pem",
+        "ssl_verify_identity": True,
+        "ssl_disabled": False,
+    }
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
@@ -179,3 +195,24 @@ def test_a_read_only_file_can_be_read_but_not_written(tmp_path: Path) -> None:
         pytest.raises(DatabaseError, match="readonly database"),
     ):
         db.state.thdSetState(objectid, "k", 1)
+
+
+_WITHOUT_DRIVER = """
+import sys, statedb
+sys.modules[sys.argv[1]] = None  # as if it were not installed
+try:
+    statedb.connect(sys.argv[2])
+except statedb.DriverMissingError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("scheme", "driver", "extra"),
+    [("postgresql", "psycopg", "postgresql"), ("mariadb", "pymysql", "mysql")],
+)
+def test_without_its_driver_an_engine_names_the_extra(scheme: str, driver: str, extra: str) -> None:
+    program = [sys.executable, "-c", _WITHOUT_DRIVER, driver, f"{scheme}://me:{SECRET}@host/db"]
+    said = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert f"needs the driver {driver}: pip install 'statedb[{extra}]'" in said
+    assert SECRET not in said
