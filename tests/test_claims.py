@@ -159,6 +159,21 @@ def test_a_taken_thing_is_refused_with_its_owners_id_and_name(
     assert get_claims(second) == [held]
 
 
+def test_of_several_masters_the_one_that_holds_a_thing_is_named(call: Call, second: Any) -> None:
+    ids = {name: _active(second, name) for name in ("first", "owner", "last")}
+    # So that no token is, by chance, a master's id.
+    for _ in range(max(ids.values())):
+        call(claim, ids["last"], "scheduler", "nightly")
+        call(release, ids["last"], "scheduler", "nightly")
+    held = call(claim, ids["owner"], "scheduler", "nightly")
+    assert held.token > max(ids.values())
+    assert call(claim, ids["owner"], "scheduler", "nightly") == held
+    for name in ("first", "last"):
+        with pytest.raises(AlreadyClaimedError, match=r"\('owner'\)") as raised:
+            call(claim, ids[name], "scheduler", "nightly")
+        assert raised.value.owner == ids["owner"]
+
+
 @pytest.mark.parametrize("state", ["new", "deactivated", "expired", "forgotten", "unknown"])
 def test_a_master_that_is_inactive_or_unknown_claims_nothing(
     call: Call, second: Any, state: str

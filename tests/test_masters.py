@@ -844,6 +844,19 @@ def test_without_masters_there_is_nothing_to_do_for_those_who_do_it_to_all(call:
     assert call(get_masters) == []
 
 
+@pytest.mark.parametrize("change", [set_master_state, set_all_masters_active_long_time_ago])
+def test_each_change_is_one_heartbeat_and_only_from_inactive_an_incarnation(
+    call: Call, second: Any, change: Callable[..., Any]
+) -> None:
+    masterid = call(find_master_id, "host:/base")
+    _set(second, masterid, "incarnation = 5, heartbeats = 9")
+    arguments = (masterid, True) if change is set_master_state else ()
+    call(change, *arguments)
+    assert _row(second, masterid, "incarnation, heartbeats") == (6, 10)
+    call(change, *arguments)
+    assert _row(second, masterid, "incarnation, heartbeats") == (6, 11)
+
+
 # --- Expiry ----------------------------------------------------------------------------------
 
 
@@ -881,6 +894,26 @@ def test_too_long_is_its_own_number_else_the_argument_else_600_seconds(
         assert [one.id for one in call(expire_masters, *argument)] == [masterid] * expires, case
         assert _is_active(second, masterid) is not expires, case
         set_master_state(second, masterid, False)
+
+
+def test_where_nobody_is_overdue_a_look_is_one_statement(
+    watched: Watched, call: Call, second: Any
+) -> None:
+    seen, own, away, away_own = (
+        find_master_id(second, name) for name in ("seen", "own", "away", "away with its own")
+    )
+    for masterid in (seen, own):
+        set_master_state(second, masterid, True)
+    for masterid in (own, away_own):
+        _give_own_number(second, masterid, 1000)
+    for masterid in (away, away_own):
+        _silence(second, masterid, 10**6)
+        set_master_state(second, masterid, False)
+        _set(second, masterid, "due = NULL")
+    assert call(expire_masters) == []
+    watched.statements.clear()
+    assert call(expire_masters) == []
+    assert len(watched.statements) == 1
 
 
 def test_what_is_no_length_of_time_expires_nobody(

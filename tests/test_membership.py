@@ -36,7 +36,7 @@ from statedb import (
     UnusableConnectionError,
 )
 from statedb.masters import MasterModel
-from statedb.place import check_in, take_place
+from statedb.place import Place, Sighting, check_in, look_around, take_place
 
 #: Checks in often, and is not expired however slow the machine.
 OFTEN: dict[str, Any] = {"interval": 0.1, "expire_after": 60.0}
@@ -330,6 +330,52 @@ def test_check_ins_are_seen_and_due_goes_with_them(db: Database, rows: Rows) -> 
         assert last.incarnation == first.incarnation
 
 
+def test_a_look_around_says_who_is_overdue(db: Database, second: Any) -> None:
+    minute = 60 * 1_000_000
+    cases = {
+        "by its own number": (1, 30 * minute, True),
+        "not by its own number": (30, 20 * minute, False),
+        "by everybody's number": (None, 11 * minute, True),
+        "not by everybody's number": (None, 9 * minute, False),
+    }
+    for name, (own, silent, _) in cases.items():
+        masterid = db.masters.thdFindMasterId(name)
+        db.masters.thdSetMasterState(masterid, True)
+        last_active = f"last_active = last_active - {silent}"
+        number = "" if own is None else f", expire_after = {own * minute}"
+        due = "" if own is None else f", due = last_active - {silent} + {own * minute}"
+        # MySQL sees new values to the left.
+        second.cursor().execute(
+            f"UPDATE statedb_masters SET heartbeats = 7{number}{due} WHERE id = {masterid}"
+        )
+        second.cursor().execute(f"UPDATE statedb_masters SET {last_active} WHERE id = {masterid}")
+    gone = db.masters.thdFindMasterId("inactive")
+    sightings = {one.masterid: one for one in db.run(look_around)}
+    assert gone not in sightings
+    names = {one.name: one.id for one in db.masters.thdGetMasters()}
+    for name, (own, _, overdue) in cases.items():
+        assert sightings[names[name]] == Sighting(
+            names[name], 1, 7, 600.0 if own is None else own * 60.0, overdue
+        )
+
+
+def test_who_joins_is_seen_now_and_moves_on_by_one(db: Database, second: Any, rows: Rows) -> None:
+    masterid = db.masters.thdFindMasterId("host:/base")
+    second.cursor().execute(
+        "UPDATE statedb_masters SET last_active = 0, incarnation = 5, heartbeats = 9"
+    )
+    began = time.time()
+    place = db.run(take_place, "host:/base", 60.0)
+    assert place == Place(masterid, 6)
+    (row,) = rows()
+    assert (row.active, row.incarnation, row.heartbeats) == (True, 6, 10)
+    assert row.last_active > (began - 3600) * 1_000_000
+    assert _is_due_after(row, 60.0)
+    assert db.run(check_in, place) is True
+    (later,) = rows()
+    assert (later.incarnation, later.heartbeats) == (6, 11)
+
+
 def test_a_member_claims_and_releases(db: Database, claims: Claims) -> None:
     with db.masters.join("a") as one, db.masters.join("b") as two:
         claim = one.claim("scheduler", "nightly")
@@ -347,6 +393,14 @@ def test_a_member_claims_and_releases(db: Database, claims: Claims) -> None:
         # Of another's claim, and of one whose token is past, nothing is released.
         assert one.release(claim) is False
         assert claims() == [later]
+
+
+def test_a_member_releases_the_one_claim_of_several(db: Database, claims: Claims) -> None:
+    with db.masters.join("a") as member:
+        first, second = member.claim("scheduler", "first"), member.claim("scheduler", "second")
+        assert first.token == second.token
+        assert member.release(first) is True
+        assert claims() == [second]
 
 
 def test_a_member_says_how_it_is(db: Database) -> None:

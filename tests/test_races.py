@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import ABSENT
+from conftest import ABSENT, Call
 from engines import Engine
 from interposed import interpose
 
@@ -262,6 +262,23 @@ def test_a_value_deleted_and_created_again_meanwhile_loses_nobodys_write(
         assert db.state.thdUpdateState(objectid, "k", append) == [0, 1, 2]
     assert seen == [[0], [0, 1]]
     assert stored(objectid, "k") == [0, 1, 2]
+
+
+def test_an_update_that_a_set_overtakes_builds_on_it(
+    call: Call, objectid: int, second: Any, stored: Stored
+) -> None:
+    set_state(second, objectid, "k", 1)
+    seen = []
+
+    def count(value: int) -> int:
+        seen.append(value)
+        if len(seen) == 1:
+            set_state(second, objectid, "k", 10)
+        return value + 1
+
+    assert call(update_state, objectid, "k", count) == 11
+    assert seen == [1, 10]
+    assert stored(objectid, "k") == 11
 
 
 def test_an_update_that_finds_its_value_created_meanwhile_builds_on_it(
