@@ -18,7 +18,9 @@ from engines import Engine, OwnServer
 
 import statedb
 from statedb import DatabaseError, SchemaError, schema, sqlfiles
+from statedb.claims import claim
 from statedb.connection import Connection, adapt
+from statedb.place import take_place
 
 TABLES = {
     "statedb_schema",
@@ -34,6 +36,27 @@ def empty(engine: Engine, tmp_path: Path) -> Iterator[str]:
     """The URL of a database without tables."""
     with engine.empty_database(tmp_path) as url:
         yield url
+
+
+@pytest.fixture
+def fresh(empty: str) -> str:
+    """The URL of a database whose tables were made just now; in each of them there are two rows."""
+    with statedb.connect(empty) as db:
+        db.upgrade()
+        for name in ("first", "second"):
+            objectid = db.state.thdGetObjectId(name, "B")
+            db.state.thdSetStates(objectid, {"k": 1, "l": 2})
+            with db.transaction() as conn:
+                place = take_place(conn, name, 600.0)
+                claim(conn, place.masterid, "scheduler", name)
+    return empty
+
+
+@pytest.fixture
+def own_of_fresh(engine: Engine, fresh: str) -> Iterator[Any]:
+    """An application's own connection to it, in autocommit."""
+    with contextlib.closing(engine.connect(fresh, autocommit=True)) as own:
+        yield own
 
 
 def _execute(engine: Engine, url: str, sql: str) -> Any:
@@ -224,27 +247,92 @@ def test_the_command_line_upgrades(engine: Engine, empty: str) -> None:
     assert _version(engine, empty) == schema.VERSION
 
 
-def test_the_tables_are_as_they_should_be(engine: Engine, url: str) -> None:
+def test_the_tables_are_as_they_should_be(engine: Engine, fresh: str) -> None:
     if engine.name.startswith(("mariadb", "mysql")):
         found = _execute(
             engine,
-            url,
+            fresh,
             "SELECT table_name, engine FROM information_schema.tables"
             " WHERE table_schema = DATABASE() AND table_name LIKE 'statedb%'",
         )
         assert dict(found) == dict.fromkeys(TABLES, "InnoDB")
     elif engine.name.startswith("postgresql"):
         found = _execute(
-            engine, url, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'statedb%'"
+            engine, fresh, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'statedb%'"
         )
         assert {row[0] for row in found} == TABLES
     else:
         found = _execute(
             engine,
-            url,
+            fresh,
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'statedb%'",
         )
         assert {row[0] for row in found} == TABLES
+
+
+COLUMNS = {
+    "statedb_schema": "version",
+    "statedb_objects": "id identity_hash name class_name",
+    "statedb_states": "objectid name_hash stamp name value",
+    "statedb_masters": "id name_hash active incarnation heartbeats last_active name",
+    "statedb_claims": "identity_hash token kind name",
+}
+
+
+def test_nothing_that_a_row_must_have_can_be_absent(engine: Engine, fresh: str) -> None:
+    for table, columns in COLUMNS.items():
+        for column in columns.split():
+            with pytest.raises(Exception, match=r"(?i)null|mismatch|default"):
+                _execute(engine, fresh, f"UPDATE {table} SET {column} = NULL")
+
+
+def test_no_two_rows_are_of_the_same_thing(engine: Engine, fresh: str) -> None:
+    for table, column in (
+        ("statedb_objects", "identity_hash"),
+        ("statedb_states", "name_hash"),
+        ("statedb_masters", "name_hash"),
+        ("statedb_claims", "identity_hash"),
+    ):
+        with pytest.raises(Exception, match=r"(?i)unique|duplicate"):
+            _execute(engine, fresh, f"UPDATE {table} SET {column} = '{'x' * 32}'")
+
+
+def test_the_longest_names_and_the_largest_numbers_fit(engine: Engine, fresh: str) -> None:
+    longest, largest = "x" * 65536, 2**62
+    with statedb.connect(fresh) as db:
+        objectid = db.state.thdGetObjectId(longest, longest)
+        db.state.thdSetState(objectid, longest, longest * 50)
+        masterid = db.masters.thdFindMasterId(longest)
+        db.masters.thdSetMasterState(masterid, True)
+        held = db.masters.thdClaim(masterid, longest, longest)
+        assert db.state.thdGetObjects()[-1] == statedb.ObjectModel(objectid, longest, longest)
+        assert db.state.thdGetStates(objectid) == {longest: longest * 50}
+        assert db.masters.thdGetMasters()[-1].name == longest
+        assert db.masters.thdGetClaims(masterid) == [held]
+    for table, columns in (
+        ("statedb_states", "stamp"),
+        ("statedb_masters", "incarnation heartbeats last_active expire_after due expiry_stamp"),
+        ("statedb_claims", "masterid token"),
+    ):
+        for column in columns.split():
+            _execute(engine, fresh, f"UPDATE {table} SET {column} = {largest}")
+            assert _execute(engine, fresh, f"SELECT MIN({column}) FROM {table}")[0][0] == largest
+
+
+def test_an_id_is_not_used_again_and_what_is_undone_is_undone(engine: Engine, fresh: str) -> None:
+    with statedb.connect(fresh) as db:
+        objectid = db.state.thdGetObjectId("third", "B")
+        assert db.state.thdDeleteObject(objectid) is True
+        assert db.state.thdGetObjectId("third", "B") > objectid
+        masterid = db.masters.thdFindMasterId("third")
+        assert db.masters.thdForgetMaster(masterid) is True
+        assert db.masters.thdFindMasterId("third") > masterid
+    with contextlib.closing(engine.connect(fresh)) as own:
+        for table in sorted(TABLES - {"statedb_schema"}):
+            own.cursor().execute(f"DELETE FROM {table}")
+        own.rollback()
+    for table in sorted(TABLES):
+        assert _execute(engine, fresh, f"SELECT COUNT(*) FROM {table}")[0][0] > 0
 
 
 def test_an_object_id_is_not_used_again_after_a_restart_of_the_server(
@@ -301,9 +389,9 @@ def test_every_statement_is_understood_by_its_engine(
 
 
 def test_the_statements_of_the_hot_paths_use_an_index(
-    engine: Engine, url: str, application: Callable[..., Any]
+    engine: Engine, fresh: str, own_of_fresh: Any
 ) -> None:
-    own = application(autocommit=True)
+    own = own_of_fresh
     conn = adapt(own)
     cursor = own.cursor()
     if engine.name.startswith("postgresql"):
@@ -314,6 +402,7 @@ def test_the_statements_of_the_hot_paths_use_an_index(
         *("select_value", "update_value", "select_object_id", "delete_value"),
         *("select_master", "select_master_id", "update_heartbeat", "select_overdue_masters"),
         *("select_claimant", "update_free_claim", "lock_claim", "select_claim_of_rival"),
+        *("select_claim_counts", "lock_claims_of_masters", "update_claims_released"),
     ):
         if name not in source:
             continue  # this engine has another way
@@ -327,3 +416,19 @@ def test_the_statements_of_the_hot_paths_use_an_index(
         assert "seq scan" not in plan, name
         assert "scan statedb" not in plan, name
         assert "'all'" not in plan, name
+
+
+def test_a_page_of_masters_in_the_order_in_which_they_were_seen_needs_no_sorting(
+    engine: Engine, own_of_fresh: Any
+) -> None:
+    conn = adapt(own_of_fresh)
+    cursor = own_of_fresh.cursor()
+    if engine.name.startswith("postgresql"):
+        cursor.execute("SET enable_seqscan = off")
+    sql = conn.sql.rewritten("select_masters", {"order": "last_active,", "page": "LIMIT 1"})
+    explain = "EXPLAIN QUERY PLAN" if engine.name == "sqlite" else "EXPLAIN"
+    cursor.execute(f"{explain} {sql}")
+    plan = str(cursor.fetchall()).lower()
+    assert "statedb_masters_last_active" in plan
+    assert "sort" not in plan
+    assert "temp b-tree" not in plan
