@@ -176,6 +176,24 @@ def test_a_commit_still_under_way_is_waited_for(
     assert _ids(expire_masters(second)) == []
 
 
+def test_a_lost_expiry_is_looked_for_without_waiting_for_other_masters(
+    asked: Callable[..., Future[Any]],
+    proxy: Proxy,
+    application: Callable[..., Any],
+    second: Any,
+    silent: list[int],
+) -> None:
+    others = [find_master_id(second, f"other {number}") for number in range(3)]
+    rival = application()
+    for one in others:
+        rival.cursor().execute(f"UPDATE statedb_masters SET due = NULL, name = '' WHERE id = {one}")
+    proxy.cut_after(COMMIT)
+    future = asked("expireMasters")
+    assert wait([future], 15).done
+    assert _ids(future.result()) == silent
+    rival.rollback()
+
+
 def test_who_is_active_again_before_the_answer_is_read_back_was_expired_all_the_same(
     asked: Callable[..., Future[Any]],
     proxy: Proxy,

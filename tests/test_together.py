@@ -195,13 +195,14 @@ def test_gets_none_of_which_can_be_asked_send_nothing(
 def test_a_long_value_travels_alone_and_the_others_together(
     narrow: Database, sent: list[str], objectid: int, second: Any
 ) -> None:
-    set_states(second, objectid, {"long": LONG, **dict.fromkeys(_names(20), 1)})
+    longest = LONG[: MAX_SHARED_VALUE - 2]  # which its JSON has two quotation marks more than
+    set_states(second, objectid, {"long": LONG, "longest": longest, **dict.fromkeys(_names(20), 1)})
     with _waiting(narrow):
         sent.clear()
         long = narrow.state.getState(objectid, "long")
-        others = [narrow.state.getState(objectid, name) for name in _names(20)]
+        others = [narrow.state.getState(objectid, name) for name in ("longest", *_names(20))]
     assert long.result(timeout=30) == LONG
-    assert _outcomes(others) == [1] * 20
+    assert _outcomes(others) == [longest] + [1] * 20
     assert len(sent) == 2
 
 
