@@ -89,6 +89,17 @@ def test_missing_tables_are_an_error_that_says_what_to_do_and_sqlites_are_made(
         assert db.state.thdGetObjectId("a", "B") == 1
 
 
+def test_tables_of_others_are_none_of_ours(engine: Engine, empty: str) -> None:
+    _execute(engine, empty, "CREATE TABLE others (version INTEGER)")
+    with statedb.connect(empty) as db:
+        if engine.name != "sqlite":
+            with pytest.raises(SchemaError, match="tables of statedb are missing"):
+                db.state.thdGetObjects()
+            db.upgrade()
+        assert db.state.thdGetObjects() == []
+    assert _version(engine, empty) == schema.VERSION
+
+
 def test_upgrading_again_changes_nothing(engine: Engine, empty: str) -> None:
     with statedb.connect(empty) as db:
         db.upgrade()
@@ -279,6 +290,15 @@ COLUMNS = {
 }
 
 
+def test_no_converter_of_an_applications_is_for_our_columns(engine: Engine, fresh: str) -> None:
+    if engine.name != "sqlite":
+        pytest.skip("sqlite3 only: it converts what a column's type has a converter for")
+    for table in sorted(TABLES):
+        for _, name, kind, *_ in _execute(engine, fresh, f"PRAGMA table_info({table})"):
+            is_rowid = (table, name) == ("statedb_schema", "version") or name == "id"
+            assert kind.startswith("STATEDB_") is not is_rowid, (table, name)
+
+
 def test_nothing_that_a_row_must_have_can_be_absent(engine: Engine, fresh: str) -> None:
     for table, columns in COLUMNS.items():
         for column in columns.split():
@@ -415,6 +435,8 @@ def test_the_statements_of_the_hot_paths_use_an_index(
         plan = " ".join(steps).lower()
         assert "seq scan" not in plan, name
         assert "scan statedb" not in plan, name
+        if (engine.name, name) == ("sqlite", "select_overdue_masters"):
+            assert "active=? and expire_after=? and last_active<?" in plan
         assert "'all'" not in plan, name
 
 
