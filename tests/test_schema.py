@@ -454,3 +454,35 @@ def test_a_page_of_masters_in_the_order_in_which_they_were_seen_needs_no_sorting
     assert "statedb_masters_last_active" in plan
     assert "sort" not in plan
     assert "temp b-tree" not in plan
+
+
+@pytest.mark.parametrize(
+    ("index", "names"),
+    [
+        ("PRIMARY", "update_free_claim update_claim_released update_claim_of_token_released"),
+        ("PRIMARY", "update_heartbeat update_master_left"),
+        ("statedb_claims_masterid", "lock_claims_of_masters update_claims_released"),
+    ],
+)
+def test_mysql_locks_rows_by_the_index_that_all_others_go_by(
+    engine: Engine, fresh: str, index: str, names: str
+) -> None:
+    if not engine.name.startswith(("mariadb", "mysql")):
+        pytest.skip("only MySQL locks all that it passes on its way to a row")
+    with contextlib.closing(engine.connect(fresh, autocommit=True)) as own:
+        conn = adapt(own)
+        source = sqlfiles.load(conn.dialect.sql)
+        cursor = own.cursor()
+        # What is asked for is there, or the planner would know that there is nothing to find.
+        cursor.execute("SELECT identity_hash, masterid FROM statedb_claims LIMIT 1")
+        ((identity_hash, masterid),) = cursor.fetchall()
+        for name in names.split():
+            sql, values = _for_one_row(conn, name, source[name])
+            values |= {
+                key: conn.binary(identity_hash) if key == "identity_hash" else masterid
+                for key in values
+                if key in ("identity_hash", "masterid", "masterid_0")
+            }
+            cursor.execute(f"EXPLAIN {sql}", values)
+            place = [column[0] for column in cursor.description].index("key")
+            assert index in [step[place] for step in cursor.fetchall()], name
