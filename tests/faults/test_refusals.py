@@ -264,7 +264,10 @@ def _on_a_small_disk(directory: str) -> list[str]:
     # Root may mount; others are root in a namespace of their own, where that is allowed.
     for namespace in (["unshare", "-m"], ["unshare", "-U", "-r", "-m"]):
         tried = subprocess.run(
-            [*namespace, *mount, "true"], capture_output=True, text=True, check=False
+            [*namespace, *mount, sys.executable, "-c", ""],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if tried.returncode == 0:
             return [*namespace, *mount]
