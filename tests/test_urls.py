@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 import traceback
@@ -182,19 +181,6 @@ def test_a_path_that_cannot_be_a_database_is_named(
         db.state.thdGetObjectId("a", "B")
     assert str(path) in str(raised.value)
     assert message in str(raised.value)
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
-def test_a_read_only_file_can_be_read_but_not_written(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
-    with statedb.connect(f"sqlite:///{path}") as db:
-        objectid = db.state.thdGetObjectId("a", "B")
-    path.chmod(0o444)
-    with (
-        statedb.connect(f"sqlite:///{path}") as db,
-        pytest.raises(DatabaseError, match="readonly database"),
-    ):
-        db.state.thdSetState(objectid, "k", 1)
 
 
 _WITHOUT_DRIVER = """
