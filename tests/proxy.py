@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 CHUNK = 256 * 1024
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
-Pattern = str | re.Pattern[str]
+#: A text that a statement holds, or what tells of a statement whether it matches.
+Pattern = str | re.Pattern[str] | Callable[[str], bool]
+Stream = Literal["requests", "answers"]
 
 
 class Held:
@@ -47,8 +49,11 @@ class _Rule:
     times: int
     held: Held | None = None
     after: bool = False
+    ends: Stream | None = None
 
     def matches(self, statement: str) -> bool:
+        if callable(self.pattern):
+            return self.pattern(statement)
         if isinstance(self.pattern, str):
             return self.pattern.lower() in statement.lower()
         return self.pattern.search(statement) is not None
@@ -99,6 +104,25 @@ class Proxy:
         """The next statements that match are carried out, and cut instead of answered."""
         self._add(_Rule(pattern, times, after=True))
 
+    def end_requests_before(self, pattern: Pattern, times: int = 1) -> None:
+        """The next statements that match do not reach the server: it sees the stream's end instead.
+
+        What it says still reaches the client.
+        """
+        self._add(_Rule(pattern, times, ends="requests"))
+
+    def end_answers_before(self, pattern: Pattern, times: int = 1) -> None:
+        """The next statements that match are carried out; their clients see the stream's end.
+
+        What these say still reaches the server.
+        """
+        self._add(_Rule(pattern, times, ends="answers"))
+
+    def end_all(self, stream: Stream) -> None:
+        """Ends one direction of every connection there is now; the other stays open."""
+        for connection in self._present():
+            connection.end_stream(stream)
+
     def hold_before(self, pattern: Pattern) -> Held:
         """The next statement that matches waits here until what this returns is released."""
         held = Held(self.wake)
@@ -116,6 +140,11 @@ class Proxy:
 
     def refuse(self) -> None:
         """Cuts every connection and refuses new ones, until listen()."""
+        self.refuse_new()
+        self.cut_all()
+
+    def refuse_new(self) -> None:
+        """Refuses new connections, until listen()."""
         with self.wake:
             listener, self._listener = self._listener, None
         if listener is not None:
@@ -123,7 +152,6 @@ class Proxy:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
-        self.cut_all()
 
     def listen(self) -> None:
         """Accepts connections, on the same port as before."""
@@ -137,10 +165,12 @@ class Proxy:
 
     def cut_all(self) -> None:
         """Cuts every connection there is now."""
-        with self.wake:
-            present = list(self._connections)
-        for connection in present:
+        for connection in self._present():
             connection.cut()
+
+    def _present(self) -> list[Connection]:
+        with self.wake:
+            return list(self._connections)
 
     def close(self) -> None:
         self.refuse()
@@ -219,12 +249,12 @@ class Connection:
         self.proxy, self.client, self.server = proxy, client, server
         self.closed = False
         self._users = 2
+        self.to_server = _Sender(self, server)
+        self.to_client = _Sender(self, client)
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def start(self, reader: protocols.PostgreSQL | protocols.MySQL) -> None:
-        self.to_server = _Sender(self, self.server)
-        self.to_client = _Sender(self, self.client)
         self.proxy.spawn("requests", lambda: self._pump(self.client, reader.requests))
         self.proxy.spawn("answers", lambda: self._pump(self.server, reader.answers))
 
@@ -233,6 +263,12 @@ class Connection:
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.end()
+
+    def end_stream(self, stream: Stream) -> None:
+        """Has one side see the end of what the other says, which goes no further from now on."""
+        sender = self.to_server if stream == "requests" else self.to_client
+        with contextlib.suppress(OSError):
+            sender.end_stream()
 
     def end(self) -> None:
         """Wakes the connection's threads, the last of which closes both sockets."""
@@ -245,6 +281,9 @@ class Connection:
 
     def meet(self, rule: _Rule) -> bool:
         """Does what the rule says before its statement is passed on; False if it must not be."""
+        if rule.ends is not None:
+            self.end_stream(rule.ends)
+            return rule.ends == "answers"
         if rule.held is None:
             if not rule.after:
                 self.cut()
@@ -284,8 +323,15 @@ class _Sender:
     def __init__(self, connection: Connection, target: socket.socket) -> None:
         self._connection, self._target = connection, target
         self._later: queue.SimpleQueue[tuple[float, bytes]] | None = None
+        self._ended = False
+
+    def end_stream(self) -> None:
+        self._ended = True
+        self._target.shutdown(socket.SHUT_WR)
 
     def send(self, chunk: memoryview | bytearray) -> None:
+        if self._ended:
+            return
         delay = self._connection.proxy.delay
         if self._later is None:
             if not delay:

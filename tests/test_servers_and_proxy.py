@@ -248,6 +248,39 @@ def test_the_proxy_lists_prepared_and_pipelined_statements_once_for_each_executi
             assert proxy.statements == ["SELECT $1::int + 1"] * 20
 
 
+def test_a_statement_whose_requests_end_before_it_is_not_carried_out(
+    numbers_server: Server, numbers_proxy: Proxy, proxied: Any
+) -> None:
+    run(proxied, "BEGIN")
+    run(proxied, "INSERT INTO numbers VALUES (1)")
+    numbers_proxy.end_requests_before("commit")
+    with lost():
+        run(proxied, "COMMIT")
+    assert until(lambda: numbers_proxy.connections == 0)
+    assert stored(numbers_server) == []
+
+
+def test_a_statement_whose_answers_end_before_it_is_carried_out(
+    numbers_server: Server, numbers_proxy: Proxy, proxied: Any
+) -> None:
+    numbers_proxy.end_answers_before(lambda statement: statement.startswith("INSERT"))
+    run(proxied, "SELECT 1")
+    with lost():
+        run(proxied, "INSERT INTO numbers VALUES (1)")
+    assert until(lambda: stored(numbers_server) == [1])
+
+
+def test_who_refuses_new_connections_keeps_those_that_there_are(
+    numbers_server: Server, numbers_proxy: Proxy, proxied: Any
+) -> None:
+    numbers_proxy.refuse_new()
+    with lost():
+        connect(numbers_server, numbers_proxy.port)
+    assert run(proxied, "SELECT 1") == [(1,)]
+    numbers_proxy.listen()
+    connect(numbers_server, numbers_proxy.port).close()
+
+
 def test_a_statement_cut_before_is_not_carried_out(
     numbers_server: Server, numbers_proxy: Proxy, proxied: Any
 ) -> None:
