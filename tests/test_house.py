@@ -22,6 +22,7 @@ LAYERS = (
     ("values", "dialects", "dialects.sockets", "dialects.urls", "dialects.remedies"),
     ("dialects.turns", "dialects.sqlite_errors", "dialects.sqlite_log"),
     ("dialects.postgresql_hosts", "dialects.postgresql_connection"),
+    ("dialects.mysql_errors", "dialects.mysql_hosts"),
     ("dialects.sqlite_connection",),
     ("dialects.sqlite", "dialects.postgresql", "dialects.mysql"),
     ("connection", "operation"),

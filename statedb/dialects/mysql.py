@@ -11,8 +11,10 @@ import pymysql
 from pymysql.constants import SERVER_STATUS
 from pymysql.cursors import Cursor
 
-from statedb.dialects import Dialect, Failure, Transaction, remedies
-from statedb.dialects.sockets import readability_check, shut_down
+from statedb.dialects import Dialect, Transaction
+from statedb.dialects.mysql_errors import code, failure, is_unique_violation, remedy, spoils
+from statedb.dialects.mysql_hosts import PATIENCE, Host, Hosts
+from statedb.dialects.sockets import keep_alive, readability_check, shut_down
 from statedb.dialects.urls import check_percent_encoded, check_port
 from statedb.errors import InvalidURLError
 from statedb.sqlfiles import hexadecimal_parameters, shipped
@@ -21,16 +23,21 @@ _FORM = "mysql://user:password@host1:3306,host2:3306/database"
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _TEXTS = ("unix_socket", "ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
 _SWITCHES = ("ssl_disabled", "ssl_verify_cert", "ssl_verify_identity")
+#: Of wsrep_sync_wait: before SELECT and BEGIN (1), UPDATE and DELETE (2), INSERT (4).
+_BEFORE_ALL = 7
+_UNKNOWN_VARIABLE, _READ_ONLY = 1193, 1836
 
 
 @dataclass(frozen=True)
 class MySQLTarget:
     """The hosts in the order in which to try them, and what PyMySQL is told for each."""
 
-    hosts: tuple[tuple[str, int], ...]
+    hosts: tuple[Host, ...]
     user: str
     database: str
     options: dict[str, Any] = field(repr=False, hash=False)
+    #: How they have fared.
+    known: Hosts = field(repr=False, compare=False)
 
     def __str__(self) -> str:
         user = f"{urllib.parse.quote(self.user)}@" if self.user else ""
@@ -56,10 +63,11 @@ def parse(url: str) -> MySQLTarget:
     if password:
         # PyMySQL encodes a str in latin-1, which is no server's default.
         options["password"] = password.encode()
-    return MySQLTarget(tuple(_host(host) for host in hosts.split(",")), user, database, options)
+    several = tuple(_host(host) for host in hosts.split(","))
+    return MySQLTarget(several, user, database, options, Hosts(several))
 
 
-def _host(text: str) -> tuple[str, int]:
+def _host(text: str) -> Host:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, "3306"
@@ -86,46 +94,83 @@ def _options(query: str) -> dict[str, Any]:
 
 def connect(target: MySQLTarget, timeout: float) -> pymysql.Connection[Any]:
     deadline = time.monotonic() + timeout
-    *others, last = target.hosts
-    for left, (host, port) in zip(range(len(target.hosts), 1, -1), others, strict=True):
+    *others, last = target.known.in_turn()
+    for left, host in zip(range(len(target.hosts), 1, -1), others, strict=True):
         share = max(0.1, (deadline - time.monotonic()) / left)
         try:
-            return _connect(target, host, port, share, timeout)
+            return _try(target, host, min(share, PATIENCE), timeout)
         except pymysql.MySQLError as error:
             if failure(error) is None:
                 raise
-    return _connect(target, *last, max(0.1, deadline - time.monotonic()), timeout)
+    return _try(target, last, max(0.1, deadline - time.monotonic()), timeout)
+
+
+def _try(target: MySQLTarget, host: Host, share: float, timeout: float) -> pymysql.Connection[Any]:
+    try:
+        raw = _connect(target, host, share, timeout)
+    except pymysql.MySQLError:
+        target.known.has_failed(host)
+        raise
+    target.known.has_served(host)
+    return raw
 
 
 def _connect(
-    target: MySQLTarget, host: str, port: int, share: float, timeout: float
+    target: MySQLTarget, host: Host, share: float, timeout: float
 ) -> pymysql.Connection[Any]:
+    deadline = time.monotonic() + share
     raw = pymysql.connect(
-        host=host,
-        port=port,
+        host=host[0],
+        port=host[1],
         user=target.user or None,
         database=target.database,
         charset="utf8mb4",
         autocommit=True,
-        # connect_timeout ends with TCP's handshake; read_timeout bounds the server's greeting.
+        # connect_timeout ends with TCP's handshake; the others bound each of the server's answers,
+        # and TLS.
         connect_timeout=share,
         read_timeout=share,
         write_timeout=share,
         **target.options,
     )
     try:
+        keep_alive(_descriptor(raw))
+        _bound_answers(raw, max(0.1, deadline - time.monotonic()))
         with raw.cursor(Cursor) as cursor:
-            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            cursor.execute(
-                "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
-                " time_zone = '+00:00', innodb_lock_wait_timeout = %s",
-                [_whole_seconds(timeout)],
-            )
+            _set_up(cursor, timeout)
+            if len(target.hosts) > 1:
+                _check_serves(cursor, host)
     except BaseException:
         raw.close()
         raise
     _outlast(raw, timeout)
     return raw
+
+
+def _set_up(cursor: Any, timeout: float) -> None:
+    cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+    settings = (
+        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
+        " time_zone = '+00:00', innodb_lock_wait_timeout = %s"
+    )
+    wait = [_whole_seconds(timeout)]
+    try:
+        # A node of Galera first applies what the others have committed before: else it would not
+        # show what was acknowledged, and a check-in, say, would find no row.
+        cursor.execute(f"{settings}, wsrep_sync_wait = {_BEFORE_ALL}", wait)
+    except pymysql.MySQLError as error:
+        if code(error) != _UNKNOWN_VARIABLE:
+            raise
+        cursor.execute(settings, wait)
+
+
+def _check_serves(cursor: Any, host: Host) -> None:
+    """Raise what the server would say later, unless it takes writes: another may."""
+    cursor.execute("SHOW VARIABLES WHERE Variable_name IN ('read_only', 'innodb_read_only')")
+    if any(value != "OFF" for _, value in cursor.fetchall()):
+        raise pymysql.OperationalError(_READ_ONLY, f"{host[0]}:{host[1]} is read-only")
+    # A node of Galera without a quorum answers the above, but not this.
+    cursor.execute("COMMIT")
 
 
 def limit_lock_wait(raw: pymysql.Connection[Any], seconds: float) -> None:
@@ -137,57 +182,18 @@ def limit_lock_wait(raw: pymysql.Connection[Any], seconds: float) -> None:
 def _outlast(raw: Any, seconds: float) -> None:
     """Have PyMySQL wait for an answer a little longer than the server waits for a lock.
 
-    It has no public way to change this. A silent server is noticed earlier, by the call's deadline.
+    A silent server is noticed earlier, by the call's deadline.
     """
-    raw._read_timeout = raw._write_timeout = max(seconds, _whole_seconds(seconds)) + 1
+    _bound_answers(raw, max(seconds, _whole_seconds(seconds)) + 1)
+
+
+def _bound_answers(raw: Any, seconds: float) -> None:
+    # PyMySQL has no public way to change this.
+    raw._read_timeout = raw._write_timeout = seconds
 
 
 def _whole_seconds(seconds: float) -> int:
     return min(max(1, int(seconds)), 2**30)
-
-
-# Deadlock, lock wait, MariaDB's snapshot isolation, a group's certification at COMMIT.
-_CONFLICT = {1213, 1205, 1020, 3101}
-# No connection: refused, unknown host, too many, shutting down; Galera without a quorum; read-only
-# servers; an idle connection that the server had ended before.
-_REFUSED = {2002, 2003, 2005, 1040, 1203, 1047, 1290, 1836, 4031}
-# Gone away, lost, killed, shut down, and a COMMIT in trouble.
-_LOST = {0, 2006, 2013, 2055, 1053, 1077, 1079, 1080, 1927, 1180}
-
-
-def _code(error: BaseException) -> int | None:
-    code = error.args[0] if error.args else None
-    return code if isinstance(code, int) else None
-
-
-def failure(error: BaseException) -> Failure | None:
-    if not isinstance(error, pymysql.MySQLError):
-        return None
-    code = _code(error)
-    if code in _CONFLICT:
-        return Failure.CONFLICT
-    if code in _REFUSED:
-        return Failure.REFUSED
-    # An InternalError without a code is PyMySQL's own: packets came in a wrong order.
-    torn = code is None and isinstance(error, pymysql.err.InternalError)
-    return Failure.LOST if code in _LOST or torn else None
-
-
-def remedy(error: BaseException) -> str | None:
-    if not isinstance(error, pymysql.MySQLError):
-        return None
-    if _code(error) == 1146 and ".statedb_" in str(error):
-        return remedies.TABLE
-    return remedies.MYSQL.get(_code(error) or 0)
-
-
-def spoils(error: BaseException) -> bool:
-    """Whether it is a right that is missing: one to a whole database is looked up at its USE."""
-    return isinstance(error, pymysql.MySQLError) and _code(error) in (1044, 1142, 1143, 1370)
-
-
-def is_unique_violation(error: BaseException) -> bool:
-    return isinstance(error, pymysql.err.IntegrityError) and _code(error) == 1062
 
 
 def transaction(raw: Any) -> Transaction:
