@@ -55,9 +55,9 @@ def claim(
     claim a thing at once one gets it. With ``incarnation``, only that one of the master's may: a
     member's number, so that an older process of its name cannot. Raises AlreadyClaimedError, which
     names the owner, and MasterLostError for a master that is inactive, unknown, or another
-    incarnation. In an open transaction the master's check-ins, and on PostgreSQL its claims by
-    other connections, wait for the end; and on MySQL at REPEATABLE READ the snapshot says who has
-    the thing.
+    incarnation. In an open transaction the master's check-ins, and on PostgreSQL and Galera its
+    claims by other connections, wait for the end; and on MySQL at REPEATABLE READ the snapshot says
+    who has the thing.
     """
     conn = adapt(conn)
     thing = _thing(conn, kind, name) | {"masterid": check_id(masterid, "a masterid")}
@@ -76,6 +76,8 @@ def claim(
     elif has_place and owner is not None:
         raise _taken(kind, name, owner, owner_name)
     with conn.transaction():
+        if conn.certifies() and not _write_master(conn, thing):
+            raise _lost(masterid)
         locked = conn.fetch_one(conn.sql["lock_active_master"], thing)
         if locked is None or incarnation not in (None, locked[0]):
             raise _lost(masterid)
@@ -143,9 +145,10 @@ def hold_claim(conn: AnyConnection, claim: Claim) -> None:
     """Keep a claim until the transaction ends; raises ClaimLostError if it is lost already.
 
     What the same transaction then writes cannot come from a master that has been expired: until it
-    ends, nobody expires the master or releases the claim. So keep it short; on SQLite nobody else
-    writes anything meanwhile. Several transactions of the owner's may hold it at once. Outside of
-    a transaction it is an UnusableConnectionError. In a deferred transaction of an application's on
+    ends, nobody expires the master or releases the claim; on Galera somebody at another node may,
+    and then its end fails. So keep it short; on SQLite nobody else writes anything meanwhile.
+    Several transactions of the owner's may hold it at once, but on Galera. Outside of a
+    transaction it is an UnusableConnectionError. In a deferred transaction of an application's on
     SQLite it only has what is written after the claim was lost fail.
     """
     conn = adapt(conn)
@@ -155,7 +158,7 @@ def hold_claim(conn: AnyConnection, claim: Claim) -> None:
             "a claim is held within a transaction, until its end, and none is open"
         )
     conn.begin_if_implicit()
-    if conn.fetch_one(conn.sql["lock_claim"], thing) is None:
+    if not _lock(conn, thing):
         raise ClaimLostError(
             f"{_what(claim.kind, claim.name)} is no longer held by master {claim.masterid} under"
             f" token {claim.token}"
@@ -163,7 +166,25 @@ def hold_claim(conn: AnyConnection, claim: Claim) -> None:
 
 
 def _is_held(conn: Connection, found: Claim) -> bool:
-    return conn.fetch_one(conn.sql["lock_claim"], _held(conn, found)) is not None
+    return _lock(conn, _held(conn, found))
+
+
+def _lock(conn: Connection, held: dict[str, Any]) -> bool:
+    """Whether the claim is still held; if so, it stays until the transaction ends."""
+    if not conn.certifies():
+        return conn.fetch_one(conn.sql["lock_claim"], held) is not None
+    # Changed, and changed back. First of all: who has it locked shared could not always go on to
+    # write it.
+    statement = conn.sql["update_token"]
+    if not conn.execute(statement, held | {"step": 1}):
+        return False
+    return conn.execute(statement, held | {"token": held["token"] + 1, "step": -1}) > 0
+
+
+def _write_master(conn: Connection, thing: dict[str, Any]) -> bool:
+    """Whether the master is active; if so, whoever ends it elsewhere meanwhile has a conflict."""
+    statement = conn.sql["update_heartbeats"]
+    return all(conn.execute(statement, thing | {"step": step}) for step in (1, -1))
 
 
 def _thing(conn: Connection, kind: str, name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
@@ -16,11 +17,15 @@ Row = tuple[Any, ...]
 Parameters = Mapping[str, Any] | Sequence[Any]
 #: The statement that a server has where that is needed.
 SETTLING = "select_message_logged"
-_READS = ("SELECT", "select")
+_READS = ("SELECT", "select", "SHOW")
 _ENDED = (
     "an earlier statement's failure ended this transaction: nothing of it is committed, and"
     " nothing more can be done in it"
 )
+
+
+# Of the drivers' connections, the applications' too, those that have been asked.
+_certifying: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
 def _never() -> bool:
@@ -232,6 +237,20 @@ class Connection:
             state = self.dialect.transaction(self.raw)
             if failure is not None or state is not Transaction.OPEN:
                 self._doomed = _ENDED
+
+    def certifies(self) -> bool:
+        """Whether other servers do not heed the locks of this one, only what it has written.
+
+        There a row that is to stay as it is until the transaction's end has to be written.
+        """
+        question = self.dialect.certification
+        if question is None:
+            return False
+        known = _certifying.get(self.raw)
+        if known is None:
+            row = self.fetch_one(question)
+            known = _certifying[self.raw] = row is not None and row[-1] == "ON"
+        return known
 
     def begin_if_implicit(self) -> None:
         """Begin the transaction that an application's driver would begin at the next write."""

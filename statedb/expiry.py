@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from statedb.connection import AnyConnection, Connection, adapt
+from statedb.connection import AnyConnection, Connection, Row, adapt
 from statedb.errors import OutcomeUnknownError
 from statedb.masterrows import (
     MasterModel,
@@ -100,6 +100,22 @@ def _without_held_claims(conn: Connection, masterids: list[int]) -> list[int]:
     return [masterid for masterid in masterids if held.get(masterid, 0) <= 0]
 
 
+def _rows_for_good(conn: Connection, masterids: list[int]) -> list[Row]:
+    """The masters' rows, which an earlier try of this call will not change any more.
+
+    The lock waits for it, should it still be under way. Where it is so at another server, which
+    does not know of the lock, it will fail for what is written here.
+    """
+    if not conn.certifies():
+        return list(rows_of_masters(conn, "lock_masters", masterids, {}))
+    with conn.transaction():
+        for masterid in masterids:
+            for step in (1, -1):
+                key = {"masterid": masterid, "step": step}
+                conn.execute(conn.sql["update_heartbeats"], key)
+        return list(rows_of_masters(conn, "lock_masters", masterids, {}))
+
+
 # --- A lost answer ---------------------------------------------------------------------------
 
 
@@ -123,9 +139,7 @@ class Doubt:
         """Find out what the last try has done; OutcomeUnknownError if that cannot be told."""
         if not self.incarnations:
             return
-        # The lock waits for that try, should it still be under way.
-        found = rows_of_masters(conn, "lock_masters", sorted(self.incarnations), {})
-        rows = {row[0]: row for row in found}
+        rows = {row[0]: row for row in _rows_for_good(conn, sorted(self.incarnations))}
         incarnations, self.incarnations = self.incarnations, {}
         unknown = []
         for masterid, incarnation in incarnations.items():

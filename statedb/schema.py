@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from statedb.connection import Connection
+from statedb.dialects import Transaction
 from statedb.errors import SchemaError
 from statedb.masters import set_all_masters_active_long_time_ago
 from statedb.operation import operation
@@ -65,10 +66,14 @@ def upgrade(conn: Connection) -> int:
                     if name.startswith("create_"):
                         conn.execute(statement)
             if found < VERSION:
-                if found:
+                # On MySQL each CREATE commits what is open, and itself.
+                if conn.dialect.transaction(conn.raw) is not Transaction.OPEN:
+                    conn.execute(conn.dialect.begin)
+                # After the tables, and so the sign that all is there. Where the lock is one
+                # server's, and there are several, the row is there already, or our COMMIT fails.
+                is_first = conn.insert(conn.sql["insert_schema_version"], {"version": VERSION})
+                if is_first and found:
                     set_all_masters_active_long_time_ago(conn)
-                # Last, and so the sign that all is there: on MySQL each CREATE commits itself.
-                conn.execute(conn.sql["insert_schema_version"], {"version": VERSION})
             conn.fetch_one(conn.sql["unlock_schema"])
         except BaseException:
             # Not lent again: whatever has failed, closing it gives back the lock.

@@ -42,6 +42,15 @@ WHERE masterid IN (/*each*/ %(masterid)s /*end*/)
 GROUP BY masterid
 ORDER BY masterid;
 
+-- name: update_token
+-- Moves the token of a claim that is held under this one: there and back again it is a lock that
+-- servers heed who do not know of each other's locks, and seen by nobody.
+UPDATE statedb_claims
+SET token = token + %(step)s
+WHERE identity_hash = %(identity_hash)b
+  AND masterid + 0 = %(masterid)s
+  AND token = %(token)s;
+
 -- name: update_free_claim
 -- Takes a thing that nobody holds. Its token is the next one: drawn under the lock of the row, it
 -- cannot go backwards, as a number drawn before the wait could.

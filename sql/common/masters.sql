@@ -114,6 +114,14 @@ WHERE id = %(masterid)s
   AND incarnation = %(incarnation)s
   AND active + 0 = 1;
 
+-- name: update_heartbeats
+-- Moves the count of an active master: there and back again it is a lock that servers heed who do
+-- not know of each other's locks, and seen by nobody.
+UPDATE statedb_masters
+SET heartbeats = heartbeats + %(step)s
+WHERE id = %(masterid)s
+  AND active + 0 = 1;
+
 -- name: update_master_left
 -- Marks a master inactive, if the place is still this incarnation's.
 UPDATE statedb_masters

@@ -104,6 +104,9 @@ class Dialect:
     shares_commits: bool = False
     #: Whether an UPDATE that finds no row may lock out those who would insert one.
     locks_gaps: bool = False
+    #: Asks whether a commit is held against other servers' by what each has written; the answer is
+    #: a row that ends with ON. None where there is no such server.
+    certification: str | None = None
     #: Whether a connection must not even be closed by a forked child.
     close_before_fork: bool = False
     #: Whether a parsed URL leads into this process's own memory.

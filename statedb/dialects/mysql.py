@@ -249,6 +249,7 @@ DIALECT = Dialect(
     to_driver=hexadecimal_parameters,
     binary=bytes.hex,
     least_lock_wait=1.0,
+    certification="SHOW VARIABLES LIKE 'wsrep_on'",
     locks_gaps=True,
     remedy=remedy,
     spoils=spoils,
