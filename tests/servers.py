@@ -230,7 +230,13 @@ class Server(ABC):
             return subprocess.Popen(
                 command,
                 cwd=self.directory,
-                env={**os.environ, "PATH": SBIN_PATH, "LC_ALL": "C.UTF-8"},
+                env={
+                    **os.environ,
+                    "PATH": SBIN_PATH,
+                    "LC_ALL": "C.UTF-8",
+                    # What initialises one server must not meet another's temporary tables.
+                    "TMPDIR": str(self.directory),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
