@@ -22,6 +22,8 @@ from statedb.pool import Pool
 
 #: The first and the longest wait between tries, in seconds; each is drawn at random below that.
 FIRST_WAIT, LONGEST_WAIT = 0.01, 1.0
+#: How many seconds a try on a new connection is to have; a fifth of a short timeout.
+TIME_TO_CONNECT = 0.5
 
 
 class Attempts:
@@ -64,11 +66,11 @@ class Attempts:
                 raise outcome_unknown(self._function, cause) from cause
         remaining = self.deadline - time.monotonic()
         lost = failure in (Failure.LOST, Failure.REFUSED)
-        # A try that is cut, or a wait for a lock that the server could not end in time, would leave
-        # the outcome unknown. Who cannot connect, or is in doubt, tries to the end.
-        needed = 0.0 if failure is Failure.LOST or conn is None else 0.1
-        if not lost:
-            needed = 0.1 + self._pool.dialect.least_lock_wait
+        # A wait for a lock that the server could not end in time would leave the outcome unknown;
+        # so would a new connection that is cut as soon as it has asked.
+        needed = 0.1 + self._pool.dialect.least_lock_wait
+        if lost:
+            needed = min(TIME_TO_CONNECT, self._pool.timeout / 5)
         if failure is not None and remaining > needed and not (self.closing and lost):
             longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(self._tries, 10))
             self.wait = min(random.uniform(0, longest), remaining - needed)
