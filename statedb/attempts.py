@@ -98,7 +98,7 @@ class Attempts:
         text = advice(dialect, cause)
         if conn is None:
             text = f"cannot open {self._pool.target}: {text}"
-        elif failure is Failure.REFUSED and dialect.is_lasting(conn.raw, cause):
+        elif failure is Failure.REFUSED and dialect.is_lasting(self._pool.target, conn.raw, cause):
             return None, text
         return failure, text
 

@@ -85,9 +85,9 @@ class Dialect:
     binary: Callable[[bytes], Any] = bytes
     #: What to do about a driver's error that waiting does not mend, if that is known.
     remedy: Callable[[BaseException], str | None] = lambda error: None
-    #: Whether a failure that is REFUSED will be so on every connection, by what the one that met it
-    #: has been told by its server.
-    is_lasting: Callable[[Any, BaseException], bool] = lambda raw, error: False
+    #: Whether a failure that is REFUSED will be so on every connection to the target, by what the
+    #: one that met it has been told by its server.
+    is_lasting: Callable[[Any, Any, BaseException], bool] = lambda target, raw, error: False
     #: Whether a connection that met the error would go on meeting it when its reason is gone.
     spoils: Callable[[BaseException], bool] = lambda error: False
     #: What runs a query on a cursor at once, where its ``execute`` would first see to locks.

@@ -148,10 +148,15 @@ def remedy(error: BaseException) -> str | None:
     return next((what for phrase, what in remedies.LIBPQ.items() if phrase in text), None)
 
 
-def is_lasting(raw: psycopg.Connection[Any], error: BaseException) -> bool:
-    """Whether it is the account, or the database, that is to write nothing, not a standby."""
+def is_lasting(
+    target: PostgreSQLTarget, raw: psycopg.Connection[Any], error: BaseException
+) -> bool:
+    """Whether it is the account, or the database, that is to write nothing, not a standby.
+
+    Where there are several hosts it is one that has stepped down, for another.
+    """
     read_only = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
-    if not read_only or raw.closed:
+    if not read_only or raw.closed or len(split(target.parameters)) > 1:
         return False
     return raw.info.parameter_status("in_hot_standby") == "off"
 
