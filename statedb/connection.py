@@ -17,6 +17,8 @@ Row = tuple[Any, ...]
 Parameters = Mapping[str, Any] | Sequence[Any]
 #: The statement that a server has where that is needed.
 SETTLING = "select_message_logged"
+#: In a call's memo: the sessions of its tries whose answers were lost.
+_LOST = "lost sessions"
 _READS = ("SELECT", "select", "SHOW")
 _ENDED = (
     "an earlier statement's failure ended this transaction: nothing of it is committed, and"
@@ -67,6 +69,7 @@ class Connection:
         "memo",
         "owned",
         "raw",
+        "session",
         "sql",
         "statement_timeout",
     )
@@ -98,6 +101,8 @@ class Connection:
         self.committed = False
         #: The driver's error that the last failed statement raised.
         self.error: Exception | None = None
+        #: The name of its session, by which another connection could end it.
+        self.session = dialect.session(raw) if self.owned else None
         #: For how many seconds a statement may wait for a lock.
         self.lock_wait = 0.0
         #: Whether it has lost its server while it was idle; there may be no server.
@@ -181,6 +186,23 @@ class Connection:
         rows = self.fetch_all(sql, parameters)
         return rows[0] if rows else None
 
+    def end_lost(self) -> None:
+        """See to it that nothing of this call's earlier tries takes effect from now on.
+
+        One whose answer was lost may still wait for a lock, or be on its way: done again it could
+        be overwritten by what it has itself overwritten.
+        """
+        pause = 0.001
+        try:
+            for session in self.memo.get(_LOST, ()):
+                while not self.dialect.end_session(self._cursor, session):
+                    time.sleep(pause)
+                    pause = min(2 * pause, 0.1)
+        except BaseException as error:
+            self._failed(error, commits=False)
+            raise
+        self.memo.pop(_LOST, None)
+
     def settle(self) -> None:
         """Have what was found here be as lasting as what is committed now, where that may differ.
 
@@ -233,6 +255,8 @@ class Connection:
             self.broken = True
         if failure in (Failure.LOST, Failure.UNSETTLED) and commits:
             self.in_doubt = True
+            if self.session is not None:
+                self.memo[_LOST] = (*self.memo.get(_LOST, ()), self.session)
         if self._depth and failure is not Failure.BUSY:
             state = self.dialect.transaction(self.raw)
             if failure is not None or state is not Transaction.OPEN:

@@ -161,6 +161,7 @@ class Executor:
             conn.broken = conn.broken or not isinstance(error, Exception)
             for call in calls:
                 call.in_doubt = conn.in_doubt
+                call.memo = {**conn.memo}
             return [ALONE for _ in calls]
         finally:
             self._here.connection = None
@@ -197,6 +198,8 @@ class Executor:
                 conn = self._pool.take(deadline, unchecked=reads and attempts is None)
                 conn.memo = memo
                 self._here.connection = conn
+                if memo:
+                    conn.end_lost()
                 if not done:
                     result = function(conn, *args, **kwargs)
                     done = True

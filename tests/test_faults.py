@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ABSENT
 from engines import OwnServer
-from interposed import interpose
 from proxy import Proxy
 from servers import Server, free_port
 
@@ -79,6 +82,90 @@ def test_a_set_whose_answer_was_lost_is_done_again(
     getattr(proxy, cut)(COMMIT)
     assert ask("setStates", objectid, {"k": 1, "l": 2}) == {"k": 1, "l": 2}
     assert [stored(objectid, name) for name in ("k", "l")] == [1, 2]
+
+
+_WAITING = {
+    "psycopg": "SELECT pid FROM pg_stat_activity"
+    " WHERE wait_event_type = 'Lock' AND datname = current_database()",
+    "pymysql": "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx"
+    " WHERE trx_state = 'LOCK WAIT'",
+}
+
+
+def test_who_tries_again_has_first_ended_what_was_lost(
+    far: Database, proxy: Proxy, objectid: int, application: Callable[..., Any], stored: Stored
+) -> None:
+    own, onlooker = application(), application(autocommit=True)
+    waiting = _WAITING[type(own).__module__.partition(".")[0]]
+
+    def await_one(besides: set[int]) -> set[int]:
+        deadline = time.monotonic() + 30
+        while True:
+            cursor = onlooker.cursor()
+            cursor.execute(waiting)
+            sessions = {row[0] for row in cursor.fetchall()}
+            if len(sessions) == 1 and not sessions & besides:
+                return sessions
+            assert time.monotonic() < deadline, sessions
+            # MariaDB makes that table anew only where nobody has read it for a tenth of a second.
+            time.sleep(0.15)
+
+    far.state.thdSetState(objectid, "k", "before")
+    set_state(own, objectid, "k", "theirs")
+    future = far.state.setState(objectid, "k", "ours")
+    lost = await_one(set())
+    proxy.cut_all()
+    # Were both to wait on, the lost one could come last, after what others have written since.
+    await_one(lost)
+    own.commit()
+    assert future.result(timeout=60) == "ours"
+    assert stored(objectid, "k") == "ours"
+
+
+def test_what_makes_sure_of_a_lost_try_may_be_lost_too(
+    ask: Ask, proxy: Proxy, objectid: int, stored: Stored
+) -> None:
+    ask("setState", objectid, "k", "created")
+    proxy.cut_after("UPDATE statedb_states")
+    proxy.cut_before(re.compile("pg_terminate_backend|IS_USED_LOCK"), times=2)
+    assert ask("setState", objectid, "k", "updated") == "updated"
+    assert stored(objectid, "k") == "updated"
+
+
+def test_a_set_that_was_lost_on_its_way_does_not_arrive_after_later_ones(
+    server_engine: OwnServer,
+    far_url: str,
+    proxy: Proxy,
+    db: Database,
+    objectid: int,
+    stored: Stored,
+) -> None:
+    if server_engine.name != "postgresql":
+        pytest.skip("here a session is no process, which could be stopped")
+    db.state.thdSetState(objectid, "k", "before")
+    with statedb.connect(far_url, timeout=30, pool_size=1) as far:
+        (session,) = far.run(lambda conn: conn.fetch_all("SELECT pg_backend_pid()"))[0]
+        os.kill(session, signal.SIGSTOP)
+        try:
+            # Not a cut, which would have the system forget what the server has not read yet.
+            proxy.end_answers_before("UPDATE statedb_states")
+            future = far.state.setState(objectid, "k", "first")
+            deadline = time.monotonic() + 20
+            while not any("pg_terminate_backend" in one for one in proxy.statements):
+                if future.done():  # it was not made sure of
+                    break
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            else:
+                os.kill(session, signal.SIGCONT)
+            assert future.result(timeout=30) == "first"
+            db.state.thdSetState(objectid, "k", "second")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(session, signal.SIGCONT)
+    while Path(f"/proc/{session}").exists():
+        time.sleep(0.001)
+    assert stored(objectid, "k") == "second"
 
 
 @pytest.mark.parametrize("cut", ["cut_after", "cut_before"])

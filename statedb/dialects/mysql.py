@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import time
 import urllib.parse
 from dataclasses import dataclass, field
@@ -92,6 +94,12 @@ def _options(query: str) -> dict[str, Any]:
     return options
 
 
+class OwnConnection(pymysql.Connection):
+    """A connection whose session has a name on its server."""
+
+    session: str | None = None
+
+
 def connect(target: MySQLTarget, timeout: float) -> pymysql.Connection[Any]:
     deadline = time.monotonic() + timeout
     *others, last = target.known.in_turn()
@@ -119,7 +127,7 @@ def _connect(
     target: MySQLTarget, host: Host, share: float, timeout: float
 ) -> pymysql.Connection[Any]:
     deadline = time.monotonic() + share
-    raw = pymysql.connect(
+    raw = OwnConnection(
         host=host[0],
         port=host[1],
         user=target.user or None,
@@ -137,7 +145,8 @@ def _connect(
         keep_alive(_descriptor(raw))
         _bound_answers(raw, max(0.1, deadline - time.monotonic()))
         with raw.cursor(Cursor) as cursor:
-            _set_up(cursor, timeout)
+            raw.session = f"statedb {secrets.token_hex(8)}"
+            _set_up(cursor, raw.session, timeout)
             if len(target.hosts) > 1:
                 _check_serves(cursor, host)
     except BaseException:
@@ -147,21 +156,21 @@ def _connect(
     return raw
 
 
-def _set_up(cursor: Any, timeout: float) -> None:
+def _set_up(cursor: Any, session: str, timeout: float) -> None:
     cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
     settings = (
         "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
-        " time_zone = '+00:00', innodb_lock_wait_timeout = %s"
+        " time_zone = '+00:00', innodb_lock_wait_timeout = %s, @statedb_session = GET_LOCK(%s, 0)"
     )
-    wait = [_whole_seconds(timeout)]
+    parameters = [_whole_seconds(timeout), session]
     try:
         # A node of Galera first applies what the others have committed before: else it would not
         # show what was acknowledged, and a check-in, say, would find no row.
-        cursor.execute(f"{settings}, wsrep_sync_wait = {_BEFORE_ALL}", wait)
+        cursor.execute(f"{settings}, wsrep_sync_wait = {_BEFORE_ALL}", parameters)
     except pymysql.MySQLError as error:
         if code(error) != _UNKNOWN_VARIABLE:
             raise
-        cursor.execute(settings, wait)
+        cursor.execute(settings, parameters)
 
 
 def _check_serves(cursor: Any, host: Host) -> None:
@@ -171,6 +180,17 @@ def _check_serves(cursor: Any, host: Host) -> None:
         raise pymysql.OperationalError(_READ_ONLY, f"{host[0]}:{host[1]} is read-only")
     # A node of Galera without a quorum answers the above, but not this.
     cursor.execute("COMMIT")
+
+
+def end_session(cursor: Any, session: str) -> bool:
+    # Its lock is given back when it is over, after what it had begun is rolled back.
+    cursor.execute("SELECT IS_USED_LOCK(%s)", [session])
+    ((owner,),) = cursor.fetchall()
+    if owner is None:
+        return True
+    with contextlib.suppress(pymysql.OperationalError):  # it is over just now
+        cursor.execute("KILL %s", [owner])
+    return False
 
 
 def limit_lock_wait(raw: pymysql.Connection[Any], seconds: float) -> None:
@@ -251,6 +271,8 @@ DIALECT = Dialect(
     least_lock_wait=1.0,
     certification="SHOW VARIABLES LIKE 'wsrep_on'",
     locks_gaps=True,
+    session=lambda raw: raw.session,
+    end_session=end_session,
     remedy=remedy,
     spoils=spoils,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import secrets
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -25,7 +26,6 @@ from statedb.sqlfiles import shipped
 # A peer that has vanished is noticed by these, long before the system would: while its connection
 # is idle, or while it does not acknowledge what it was sent.
 _DEFAULTS: dict[str, Any] = {
-    "application_name": "statedb",
     "keepalives_idle": 10,
     "keepalives_interval": 3,
     "keepalives_count": 3,
@@ -99,9 +99,27 @@ def connect(target: PostgreSQLTarget, timeout: float) -> psycopg.Connection[Any]
         )
     ).strip()
     parameters["client_encoding"] = "utf8"
+    # No two sessions have the same name: see end_session. Its bytes are counted, 63 at most.
+    name = str(parameters.get("application_name") or os.environ.get("PGAPPNAME") or "statedb")
+    parameters["application_name"] = f"{name[:46]} {secrets.token_hex(8)}"
     pgconn = connect_to_first(parameters, timeout)
     pgconn.nonblocking = 1
     return OwnConnection(pgconn)
+
+
+def session(raw: psycopg.Connection[Any]) -> str | None:
+    return raw.info.parameter_status("application_name")
+
+
+def end_session(cursor: psycopg.Cursor[Any], session: str) -> bool:
+    # Who waits for a standby has committed, and keeps its locks until the wait is over; ended, it
+    # would show what no standby has.
+    cursor.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+        " WHERE application_name = %s AND wait_event IS DISTINCT FROM 'SyncRep'",
+        [session],
+    )
+    return not cursor.fetchall()
 
 
 def limit_lock_wait(raw: psycopg.Connection[Any], seconds: float) -> None:
@@ -217,6 +235,8 @@ DIALECT = Dialect(
     # now() stands still within a transaction. A subquery, or no index could be used to compare it.
     now="(SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS bigint))",
     to_driver=str,
+    session=session,
+    end_session=end_session,
     remedy=remedy,
     is_lasting=is_lasting,
     contains="POSITION({value} IN {field}) > 0",
