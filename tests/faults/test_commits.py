@@ -22,7 +22,7 @@ from faults.acts import ACTS, Act
 from faults.adders import KINDS, Outcome, Work, adding
 from faults.blocks import BLOCKS
 from faults.scene import Scene, Snapshot
-from statedb import Database, OutcomeUnknownError, schema
+from statedb import Connection, Database, OutcomeUnknownError, schema
 
 pytestmark = pytest.mark.once
 
@@ -67,11 +67,15 @@ class _Stage:
         except (statedb.Error, LookupError) as error:
             return type(error)
 
+    def begin_anew(self) -> None:
+        """Have everything be as before, on a connection that has asked what it asks once."""
+        self.scene.restore()
+        self.db.run(Connection.certifies)
+        self.proxy.forget()
+
     def look_through(self, act: Act) -> tuple[list[str], Snapshot]:
         """The statements of an act that meets no fault, and what is there when it is done."""
-        self.scene.restore()
-        self.db.masters.thdGetMasters()
-        self.proxy.forget()
+        self.begin_anew()
         assert self.do(act, "sync") == act.gives(self.scene)
         return list(self.proxy.statements), self.scene.snapshot()
 
@@ -121,8 +125,7 @@ def _uncounted(snapshot: Snapshot, act: Act) -> Snapshot:
 
 def _meet(stage: _Stage, act: Act, form: str, fault: str, position: int, sent: list[str]) -> Any:
     """What the caller gets whose act meets a fault at this statement."""
-    stage.scene.restore()
-    stage.proxy.forget()
+    stage.begin_anew()
     FAULTS[fault](stage.proxy, _nth(stage.proxy, position))
     got = stage.do(act, form)
     # It has met it, at the statement that was meant.
@@ -224,7 +227,7 @@ def test_an_upgrade_that_is_cut_where_it_commits_is_done_again(
 ) -> None:
     server = server_engine.server
     assert server is not None
-    tables = [f"statedb_{one}" for one in ("schema", "objects", "states", "masters", "claims")]
+    tables = [f"statedb_{one}" for one in ("schema", "states", "objects", "masters", "claims")]
 
     def statements() -> list[str]:
         with statedb.connect(far_url, timeout=30) as db:

@@ -167,7 +167,7 @@ def test_a_process_that_ends_at_any_moment_leaves_all_of_an_operation_or_nothing
 
 # --- Tables that are being made ---------------------------------------------------------------
 
-TABLES = ("schema", "objects", "states", "masters", "claims")
+TABLES = ("schema", "states", "objects", "masters", "claims")
 #: In what an upgrade may be cut short: whether there are tables, older ones, or none.
 OLD = ("no tables", "older tables")
 #: Of how many moments the short form takes one.
