@@ -70,7 +70,8 @@ def _judge(chosen: argparse.Namespace) -> int:
     first, step = map(int, chosen.part.split("/"))
     record = chosen.record or Path(tempfile.gettempdir(), "uses.json")
     plugin = judge.Judge(mutants[first::step], chosen.seconds, record)
-    apart = [f"--ignore=tests/test_{one}.py" for one in APART]
+    # Nor tests/faults, which are at something for long: what they would find, a short test should.
+    apart = [f"--ignore=tests/{one}" for one in ("faults", *(f"test_{one}.py" for one in APART))]
     plain = ["-qq", "-p", "no:randomly", "-p", "no:xdist", "-s", "--timeout=15"]
     return int(pytest.main([*plain, *apart, "tests"], plugins=[plugin]))
 
