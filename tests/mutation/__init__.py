@@ -13,7 +13,7 @@ class Mutant(NamedTuple):
     """One small change to one file."""
 
     path: Path
-    #: The statement, or the function as "module:line", that it changes; by which tests are chosen.
+    #: The statement, or the function as "module.name", that it changes; by which tests are chosen.
     subject: str
     #: What was changed, for whoever reads the list of survivors.
     change: str

@@ -38,14 +38,11 @@ def mutants(path: Path) -> Iterator[Mutant]:
     source = path.read_text("utf-8")
     for function in ast.walk(ast.parse(source)):
         if isinstance(function, ast.FunctionDef):
-            first_line = min(
-                function.lineno, *(one.lineno for one in function.decorator_list), 10**9
-            )
             for node in _nodes(function.body):
                 for old, new in (*_changed_operators(node), *_changed_statements(node)):
                     what = f"line {old.lineno}: {ast.unparse(old)[:70]}  ->  {new[:70]}"
                     text = _replaced(source, old, new)
-                    yield Mutant(path, f"{path.stem}:{first_line}", what, text)
+                    yield Mutant(path, f"{path.stem}.{function.name}", what, text)
 
 
 def _nodes(body: list[ast.stmt]) -> Iterator[ast.AST]:

@@ -88,7 +88,7 @@ class Judge:
         def call(frame: Any, event: str, _: Any) -> None:
             code: CodeType = frame.f_code
             if event == "call" and code.co_filename.startswith(f"{PACKAGE}/"):
-                note(f"{Path(code.co_filename).stem}:{code.co_firstlineno}")
+                note(f"{Path(code.co_filename).stem}.{code.co_name}")
 
         def report(one: pytest.TestReport) -> None:
             seconds[one.nodeid] += one.duration
