@@ -264,15 +264,18 @@ def test_a_value_deleted_and_created_again_meanwhile_loses_nobodys_write(
     assert stored(objectid, "k") == [0, 1, 2]
 
 
+@pytest.mark.parametrize("several", [False, True])
 def test_an_update_that_a_set_overtakes_builds_on_it(
-    call: Call, objectid: int, second: Any, stored: Stored
+    call: Call, objectid: int, second: Any, stored: Stored, several: bool
 ) -> None:
     set_state(second, objectid, "k", 1)
     seen = []
 
     def count(value: int) -> int:
         seen.append(value)
-        if len(seen) == 1:
+        if len(seen) == 1 and several:
+            set_states(second, objectid, {"k": 10, "l": 0})
+        elif len(seen) == 1:
             set_state(second, objectid, "k", 10)
         return value + 1
 

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -337,6 +338,32 @@ def test_the_longest_names_and_the_largest_numbers_fit(engine: Engine, fresh: st
         for column in columns.split():
             _execute(engine, fresh, f"UPDATE {table} SET {column} = {largest}")
             assert _execute(engine, fresh, f"SELECT MIN({column}) FROM {table}")[0][0] == largest
+
+
+def test_ids_may_be_as_large_as_they_get(engine: Engine, fresh: str) -> None:
+    last = 10_000_000_000
+    for table in ("statedb_objects", "statedb_masters"):
+        if engine.name == "sqlite":
+            sql = f"UPDATE sqlite_sequence SET seq = {last} WHERE name = '{table}'"
+        elif engine.name.startswith("postgresql"):
+            sql = f"ALTER TABLE {table} ALTER COLUMN id RESTART WITH {last + 1}"
+        else:
+            sql = f"ALTER TABLE {table} AUTO_INCREMENT = {last + 1}"
+        _execute(engine, fresh, sql)
+    with statedb.connect(fresh, pool_size=1) as db:
+        objectid = db.state.thdGetObjectId("third", "B")
+        assert objectid > last
+        assert db.state.thdSetStates(objectid, {"k": 1, "l": 2}) == {"k": 1, "l": 2}
+        waiting = db.submit(lambda conn: time.sleep(0.1))  # so that the others travel together
+        sets = [db.state.setState(objectid, name, 3) for name in "kl"]
+        gets = [db.state.getState(objectid, name) for name in "kl"]
+        assert [one.result(30) for one in (waiting, *sets, *gets)] == [None, 3, 3, 3, 3]
+        with db.masters.join("third", interval=10) as member:
+            assert member.id > last
+            held = member.claim("scheduler", "third")
+            assert db.masters.thdGetClaims(member.id) == [held]
+            assert member.release(held) is True
+        assert db.masters.thdForgetMaster(member.id) is True
 
 
 def test_an_id_is_not_used_again_and_what_is_undone_is_undone(engine: Engine, fresh: str) -> None:

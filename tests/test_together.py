@@ -290,6 +290,28 @@ def test_sets_of_values_that_are_there_are_few_round_trips(
     assert [stored(objectid, name) for name in names] == names
 
 
+def test_sets_that_travel_together_are_those_of_their_object_and_seen_by_an_update(
+    narrow: Database, db: Database, objectid: int, stored: Stored
+) -> None:
+    other = db.state.thdGetObjectId("other", "Scheduler")
+    for one in (objectid, other):
+        db.state.thdSetStates(one, dict.fromkeys(_names(9), 0))
+    seen = []
+
+    def count(value: int) -> int:
+        seen.append(value)
+        if len(seen) == 1:
+            with _waiting(narrow):
+                futures = [narrow.state.setState(objectid, name, 10) for name in _names(9)]
+            assert _outcomes(futures) == [10] * 9
+        return value + 1
+
+    assert db.state.thdUpdateState(objectid, "k4", count) == 11
+    assert seen == [0, 10]
+    assert [stored(objectid, name) for name in _names(9)] == [10] * 4 + [11] + [10] * 4
+    assert [stored(other, name) for name in _names(9)] == [0] * 9
+
+
 def test_a_value_that_is_not_there_is_created_beside_those_that_are(
     engine: Engine, narrow: Database, sent: list[str], objectid: int, second: Any, stored: Stored
 ) -> None:
