@@ -184,6 +184,33 @@ def test_a_check_in_between_the_look_and_the_lock_saves_its_master(
     assert check_in(own, place) is True
 
 
+@pytest.mark.parametrize("before", ["BEGIN", "FOR UPDATE SKIP LOCKED"])
+def test_who_left_between_the_look_and_the_lock_is_not_expired(
+    engine: Engine, db: Database, place: Place, expire_beside: Expire, before: str
+) -> None:
+    if engine.name == "sqlite" and before != "BEGIN":
+        pytest.skip("SQLite's one writer is the observer: nobody can leave meanwhile")
+    assert expire_beside(before, lambda: db.run(leave_place, place)) == []
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_of_two_who_change_a_masters_state_at_once_one_has_changed_it(
+    url: str, db: Database, active: bool
+) -> None:
+    masterid = db.masters.thdFindMasterId("host:/base")
+    db.masters.thdSetMasterState(masterid, not active)
+    rivals: list[Future[bool]] = []
+
+    def change() -> None:
+        rivals.append(db.masters.setMasterState(masterid, active))
+        wait(rivals, 0.3)  # which it could be done in, were it not for the lock
+
+    changes = "SET incarnation" if active else "SET active"
+    with interpose(changes, change), statedb.connect(url) as own:
+        changed = own.masters.thdSetMasterState(masterid, active)
+    assert [changed, rivals[0].result(timeout=60)] == [True, False]
+
+
 @pytest.mark.parametrize("before", ["UPDATE statedb_masters", "UPDATE statedb_claims", "COMMIT"])
 def test_a_check_in_after_the_lock_waits_and_reports_the_loss(
     connect: Callable[[], Any],

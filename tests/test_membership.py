@@ -350,6 +350,8 @@ def test_a_look_around_says_who_is_overdue(db: Database, second: Any) -> None:
         )
         second.cursor().execute(f"UPDATE statedb_masters SET {last_active} WHERE id = {masterid}")
     gone = db.masters.thdFindMasterId("inactive")
+    for active in (True, False):
+        db.masters.thdSetMasterState(gone, active)
     sightings = {one.masterid: one for one in db.run(look_around)}
     assert gone not in sightings
     names = {one.name: one.id for one in db.masters.thdGetMasters()}
