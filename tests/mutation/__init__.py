@@ -19,3 +19,6 @@ class Mutant(NamedTuple):
     change: str
     #: The whole file, changed.
     text: str
+
+    def __str__(self) -> str:
+        return f"{self.path.parent.name}/{self.path.name} {self.subject}: {self.change}"

@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("what", choices=["sql", "python"])
     parser.add_argument("--only", default="", help="what is found in 'FILE STATEMENT'")
     parser.add_argument("--part", default="0/1", help="0/4: the first of each four mutants")
+    parser.add_argument("--again", type=Path, help="an earlier output: only what it names")
     parser.add_argument("--seconds", type=float, default=60.0, help="of tests for each mutant")
     parser.add_argument("--record", type=Path, help="where it is kept which tests run what")
     chosen = parser.parse_args()
@@ -67,6 +68,9 @@ def _judge(chosen: argparse.Namespace) -> int:
         paths = [CHECKOUT / "statedb" / f"{module}.py" for module in OPERATIONS]
         mutants = [one for path in paths for one in functions.mutants(path)]
     mutants = [one for one in mutants if re.search(chosen.only, f"{one.path.stem} {one.subject}")]
+    if chosen.again is not None:
+        named = chosen.again.read_text("utf-8")
+        mutants = [one for one in mutants if str(one) in named]
     first, step = map(int, chosen.part.split("/"))
     record = chosen.record or Path(tempfile.gettempdir(), "uses.json")
     plugin = judge.Judge(mutants[first::step], chosen.seconds, record)

@@ -70,8 +70,7 @@ class Judge:
             verdict = self._judge(mutant, [items[one] for one in asked], engine, number)
             judged[verdict].append(mutant)
             if verdict != "killed":
-                place = f"{mutant.path.parent.name}/{mutant.path.name} {mutant.subject}"
-                print(f"{verdict}: {place}: {mutant.change}", flush=True)
+                print(f"{verdict}: {mutant}", flush=True)
         print({verdict: len(mutants) for verdict, mutants in judged.items()}, flush=True)
         return True
 
