@@ -23,15 +23,20 @@ DIRECTORIES = {"sqlite": "sqlite", "postgresql": "postgresql", "mariadb": "mysql
 APART = ("benchmarks", "demo", "git_poller", "packaging", "readme", "servers_and_proxy", "typing")
 
 
+def _path(text: str) -> Path:
+    """A path as it is meant: from where the command was given."""
+    return Path(os.environ.get("STATEDB_MUTATION", ""), text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engine", choices=DIRECTORIES)
     parser.add_argument("what", choices=["sql", "python"])
     parser.add_argument("--only", default="", help="what is found in 'FILE STATEMENT'")
     parser.add_argument("--part", default="0/1", help="0/4: the first of each four mutants")
-    parser.add_argument("--again", type=Path, help="an earlier output: only what it names")
+    parser.add_argument("--again", type=_path, help="an earlier output: only what it names")
     parser.add_argument("--seconds", type=float, default=60.0, help="of tests for each mutant")
-    parser.add_argument("--record", type=Path, help="where it is kept which tests run what")
+    parser.add_argument("--record", type=_path, help="where it is kept which tests run what")
     chosen = parser.parse_args()
     if Path.cwd() != CHECKOUT or "STATEDB_MUTATION" not in os.environ:
         return _in_a_copy(chosen.engine)
@@ -46,7 +51,7 @@ def _in_a_copy(engine: str) -> int:
         temporary.mkdir(0o1777)
         temporary.chmod(0o1777)
         environment = os.environ | {
-            "STATEDB_MUTATION": "1",
+            "STATEDB_MUTATION": str(Path.cwd()),
             "STATEDB_TEST_ENGINES": engine,
             "PYTHONPATH": f"{copy}{os.pathsep}{copy / 'tests'}",
             "PYTHONDONTWRITEBYTECODE": "1",
