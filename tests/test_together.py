@@ -33,10 +33,12 @@ from statedb import (
     QueueFullError,
     StoredValueError,
     sharedcommit,
+    states,
 )
 from statedb.batches import MAX_SHARED_VALUE
 from statedb.names import name_hash
 from statedb.state import get_state, set_state, set_states, update_state
+from statedb.states import MAX_NAMES_IN_STATEMENT
 
 Stored = Callable[[int, str], Any]
 UNKNOWN = 987_654_321
@@ -1048,3 +1050,53 @@ def test_nothing_of_what_is_finished_is_kept(narrow: Database, objectid: int) ->
     futures.clear()
     # The worker that has resolved the last one is about to let go of it.
     _wait_until(lambda: gc.collect() >= 0 and not any(one() for one in kept))
+
+
+# --- Of one call ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lengths", "statements"),
+    [
+        ([1, 1, 1], 1),
+        ([1, 1, 1, 1], 2),
+        ([5, 5], 1),
+        ([5, 6], 2),
+        ([4, 4, 4], 2),
+        ([6, 6, 6], 3),
+        ([11], 1),
+        ([11, 11], 2),
+    ],
+)
+def test_values_set_at_once_are_no_more_to_a_statement_than_a_server_takes(
+    engine: Engine,
+    sent: list[str],
+    url: str,
+    objectid: int,
+    stored: Stored,
+    monkeypatch: pytest.MonkeyPatch,
+    lengths: list[int],
+    statements: int,
+) -> None:
+    monkeypatch.setattr(states, "MAX_ROWS_IN_STATEMENT", 3)
+    monkeypatch.setattr(states, "MAX_CHARACTERS", 10)
+    values = {f"k{number}": 10 ** (length - 1) for number, length in enumerate(lengths)}
+    with statedb.connect(url) as own:
+        own.state.thdGetObjects()
+        sent.clear()
+        assert own.state.thdSetStates(objectid, values) == values
+    written = [one for one in sent if one.startswith("INSERT INTO statedb_states")]
+    # SQLite takes them one by one, as executemany() gives them.
+    assert len(written) == (1 if engine.name == "sqlite" else statements)
+    assert {name: stored(objectid, name) for name in values} == values
+
+
+def test_of_few_names_the_values_are_looked_up_and_of_many_all_are_read(
+    narrow: Database, sent: list[str], objectid: int
+) -> None:
+    every = statedb.dialects.statements(narrow._executor._dialect)["select_values"]
+    for count in (1, MAX_NAMES_IN_STATEMENT):
+        narrow.state.thdGetStates(objectid, _names(count))
+        assert sent[-1] != every
+    narrow.state.thdGetStates(objectid, _names(MAX_NAMES_IN_STATEMENT + 1))
+    assert sent[-1] == every
