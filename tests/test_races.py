@@ -186,6 +186,26 @@ def test_at_repeatable_read_the_rival_wins_too(
     assert stored(objectid, "k") == "the rival's"
 
 
+def test_applications_that_set_new_values_do_not_wait_for_each_other(
+    engine: Engine, objectid: int, application: Callable[..., Any], stored: Stored
+) -> None:
+    if engine.name == "sqlite":
+        pytest.skip("SQLite's one writer is the first application")
+    first, second = application(), application()
+    second.cursor().execute(
+        "SET lock_timeout = 5000"
+        if engine.name.startswith("postgresql")
+        else "SET innodb_lock_wait_timeout = 5"
+    )
+    # By default MySQL is at REPEATABLE READ: an UPDATE that finds nothing locks where it would be.
+    assert set_state(first, objectid, "a", 1) == 1
+    assert set_state(second, objectid, "b", 2) == 2
+    assert set_state(second, objectid, "b", 3) == 3
+    first.commit()
+    second.commit()
+    assert [stored(objectid, name) for name in "ab"] == [1, 3]
+
+
 def test_a_value_deleted_before_the_loser_could_read_it_is_written_anew(
     engine: Engine, url: str, objectid: int, stored: Stored
 ) -> None:
