@@ -28,6 +28,7 @@ from statedb import (
     MasterModel,
     ResultSpec,
 )
+from statedb.connection import adapt
 from statedb.masters import (
     claim,
     expire_masters,
@@ -41,6 +42,7 @@ from statedb.masters import (
     set_all_masters_active_long_time_ago,
     set_master_state,
 )
+from statedb.place import Place, leave_place
 
 Connect = Callable[..., Any]
 UNKNOWN = 987_654_321
@@ -899,18 +901,18 @@ def test_too_long_is_its_own_number_else_the_argument_else_600_seconds(
 def test_where_nobody_is_overdue_a_look_is_one_statement(
     watched: Watched, call: Call, second: Any
 ) -> None:
-    seen, own, away, away_own = (
-        find_master_id(second, name) for name in ("seen", "own", "away", "away with its own")
-    )
-    for masterid in (seen, own):
+    names = ("seen", "seen with its own", "away", "away with its own", "expired", "left")
+    ids = {name: find_master_id(second, name) for name in names}
+    for name, masterid in ids.items():
         set_master_state(second, masterid, True)
-    for masterid in (own, away_own):
-        _give_own_number(second, masterid, 1000)
-    for masterid in (away, away_own):
-        _silence(second, masterid, 10**6)
-        set_master_state(second, masterid, False)
-        _set(second, masterid, "due = NULL")
-    assert call(expire_masters) == []
+        if name not in ("seen", "away"):
+            _give_own_number(second, masterid, 1000)
+        if not name.startswith("seen"):
+            _silence(second, masterid, 10**6)
+    for name in ("away", "away with its own"):
+        set_master_state(second, ids[name], False)
+    leave_place(adapt(second), Place(ids["left"], 1))
+    assert [one.name for one in call(expire_masters)] == ["expired"]
     watched.statements.clear()
     assert call(expire_masters) == []
     assert len(watched.statements) == 1
