@@ -36,7 +36,14 @@ from statedb import (
     UnusableConnectionError,
 )
 from statedb.masters import MasterModel
-from statedb.place import Place, Sighting, check_in, look_around, take_place
+from statedb.place import (
+    Place,
+    Sighting,
+    check_in,
+    leave_place,
+    look_around,
+    take_place,
+)
 
 #: Checks in often, and is not expired however slow the machine.
 OFTEN: dict[str, Any] = {"interval": 0.1, "expire_after": 60.0}
@@ -328,6 +335,22 @@ def test_check_ins_are_seen_and_due_goes_with_them(db: Database, rows: Rows) -> 
         assert last.last_active > first.last_active
         assert _is_due_after(last, 60.0)
         assert last.incarnation == first.incarnation
+
+
+def test_who_leaves_a_place_that_is_anothers_by_now_changes_nothing(
+    db: Database, rows: Rows, claims: Claims
+) -> None:
+    older = db.run(take_place, "host:/base", 60.0)
+    newer = db.run(take_place, "host:/base", 60.0)
+    held = db.masters.thdClaim(newer.masterid, "scheduler", "nightly")
+    db.run(leave_place, older)
+    (row,) = rows()
+    assert (row.active, row.incarnation) == (True, newer.incarnation)
+    assert claims() == [held]
+    db.run(leave_place, newer)
+    (row,) = rows()
+    assert (row.active, row.due) == (False, None)
+    assert claims() == []
 
 
 def test_a_look_around_says_who_is_overdue(db: Database, second: Any) -> None:
