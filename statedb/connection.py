@@ -192,12 +192,10 @@ class Connection:
         One whose answer was lost may still wait for a lock, or be on its way: done again it could
         be overwritten by what it has itself overwritten.
         """
-        pause = 0.001
         try:
             for session in self.memo.get(_LOST, ()):
-                while not self.dialect.end_session(self._cursor, session):
-                    time.sleep(pause)
-                    pause = min(2 * pause, 0.1)
+                while not self.dialect.end_session(self._cursor, self.sql, session):
+                    pass  # it has waited for that at the server, for a while
         except BaseException as error:
             self._failed(error, commits=False)
             raise

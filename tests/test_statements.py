@@ -26,8 +26,12 @@ LOCKS_BY_WRITING = "lock_active_master"
 # How several writes become one statement on a server: PostgreSQL locks within its update. On SQLite
 # several callers' share a commit instead, and one caller's are a statement each.
 BATCHED_WRITES = {"lock_values", "update_values", "upsert_values", "upsert_value"}
-# PostgreSQL shows what was committed while its wait for a standby was cut short.
-SETTLING = {"select_message_logged"}
+# Only servers have other sessions; and PostgreSQL shows what was committed while its wait for a
+# standby was cut short.
+SESSIONS = {
+    *("select_sessions_ended", "select_message_logged"),
+    *("select_session_id", "kill_session", "select_session_awaited"),
+}
 # With which keyword a statement of that verb begins.
 VERBS = {
     "select": "SELECT",
@@ -39,6 +43,7 @@ VERBS = {
     "update": "UPDATE",
     "delete": "DELETE FROM",
     "create": "CREATE",
+    "kill": "KILL",
 }
 KEYWORDS = set(
     re.findall(
@@ -134,7 +139,7 @@ def test_every_dialect_defines_the_same_statements(dialect: Dialect) -> None:
     def names(one: Dialect) -> set[str]:
         # MySQL creates indexes with their tables: it knows no CREATE INDEX IF NOT EXISTS.
         own = {name for name in sqlfiles.load(one.sql) if not re.match("create_.*_index_", name)}
-        return own - BATCHED_WRITES - SETTLING
+        return own - BATCHED_WRITES - SESSIONS
 
     assert names(dialect) == names(DIALECTS[0])
 
@@ -148,7 +153,7 @@ def test_every_dialect_gives_its_statements_the_same_parameters(dialect: Dialect
         return {
             name: set(re.findall(r"%\((\w+)\)(\w)", arrays.sub(r"\1s", statement)))
             for name, statement in sqlfiles.load(one.sql).items()
-            if not name.startswith("create_") and name not in BATCHED_WRITES | SETTLING
+            if not name.startswith("create_") and name not in BATCHED_WRITES | SESSIONS
         }
 
     assert parameters(dialect) == parameters(DIALECTS[0])

@@ -63,8 +63,3 @@ WHERE name_hash = %(name_hash)b;
 INSERT INTO statedb_claims (identity_hash, masterid, token, kind, name)
 VALUES (%(identity_hash)b, %(masterid)s, %(first_token)s, %(kind)b, %(name)b)
 ON CONFLICT (identity_hash) DO NOTHING;
-
--- name: select_message_logged
--- Commits what changes nothing, after waiting for the standbys as each commit does: they have all
--- that was committed before.
-SELECT pg_logical_emit_message(true, 'statedb', '');

@@ -91,9 +91,10 @@ class Dialect:
     #: Whether a connection that met the error would go on meeting it when its reason is gone.
     spoils: Callable[[BaseException], bool] = lambda error: False
     #: The name that a connection's session has on its server, if it has one; and, given another's
-    #: cursor and that name, ends the session: whether it is gone, and nothing of it is to come.
+    #: cursor, the statements and that name, ends the session: whether it is gone, so that nothing
+    #: of it is to come.
     session: Callable[[Any], str | None] = lambda raw: None
-    end_session: Callable[[Any, str], bool] = lambda cursor, session: True
+    end_session: Callable[[Any, sqlfiles.Statements, str], bool] = lambda cursor, sql, name: True
     #: What runs a query on a cursor at once, where its ``execute`` would first see to locks.
     query: Callable[[Any], Callable[..., Any]] = lambda cursor: cursor.execute
     #: The shortest such bound that the server takes.

@@ -19,7 +19,7 @@ from statedb.dialects.mysql_hosts import PATIENCE, Host, Hosts
 from statedb.dialects.sockets import keep_alive, readability_check, shut_down
 from statedb.dialects.urls import check_percent_encoded, check_port
 from statedb.errors import InvalidURLError
-from statedb.sqlfiles import hexadecimal_parameters, shipped
+from statedb.sqlfiles import Statements, hexadecimal_parameters, shipped
 
 _FORM = "mysql://user:password@host1:3306,host2:3306/database"
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -182,14 +182,14 @@ def _check_serves(cursor: Any, host: Host) -> None:
     cursor.execute("COMMIT")
 
 
-def end_session(cursor: Any, session: str) -> bool:
-    # Its lock is given back when it is over, after what it had begun is rolled back.
-    cursor.execute("SELECT IS_USED_LOCK(%s)", [session])
-    ((owner,),) = cursor.fetchall()
-    if owner is None:
+def end_session(cursor: Any, sql: Statements, session: str) -> bool:
+    cursor.execute(sql["select_session_id"], {"session": session})
+    ((session_id,),) = cursor.fetchall()
+    if session_id is None:
         return True
     with contextlib.suppress(pymysql.OperationalError):  # it is over just now
-        cursor.execute("KILL %s", [owner])
+        cursor.execute(sql["kill_session"], {"session_id": session_id})
+    cursor.execute(sql["select_session_awaited"], {"session": session})
     return False
 
 

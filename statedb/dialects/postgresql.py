@@ -21,7 +21,7 @@ from statedb.dialects.postgresql_hosts import NotConnected, connect_to_first, sp
 from statedb.dialects.sockets import readability_check, shut_down
 from statedb.dialects.urls import check_percent_encoded, check_port
 from statedb.errors import InvalidURLError
-from statedb.sqlfiles import shipped
+from statedb.sqlfiles import Statements, shipped
 
 # A peer that has vanished is noticed by these, long before the system would: while its connection
 # is idle, or while it does not acknowledge what it was sent.
@@ -111,14 +111,8 @@ def session(raw: psycopg.Connection[Any]) -> str | None:
     return raw.info.parameter_status("application_name")
 
 
-def end_session(cursor: psycopg.Cursor[Any], session: str) -> bool:
-    # Who waits for a standby has committed, and keeps its locks until the wait is over; ended, it
-    # would show what no standby has.
-    cursor.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
-        " WHERE application_name = %s AND wait_event IS DISTINCT FROM 'SyncRep'",
-        [session],
-    )
+def end_session(cursor: psycopg.Cursor[Any], sql: Statements, session: str) -> bool:
+    cursor.execute(sql["select_sessions_ended"].encode(), {"session": session})
     return not cursor.fetchall()
 
 
