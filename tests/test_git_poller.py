@@ -24,14 +24,15 @@ import pytest
 
 import statedb
 
-pytestmark = pytest.mark.once
-
 EXAMPLE = Path(__file__).resolve().parent.parent / "docs" / "examples" / "git_poller.py"
 COMMIT = re.compile(r"(\S+) ([0-9a-f]{12}) (.*)")
 #: More lines of subjects like this one than any pipe holds.
 MANY, LONG = 600, "x" * 300
 
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed"),
+]
 
 
 class Repository:

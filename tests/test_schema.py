@@ -398,8 +398,9 @@ def _parameters(text: str) -> dict[str, Any]:
     found = sqlfiles._PARAMETER.findall(text)
     # Arrays of whatever are marked as bytes are.
     numbers = {name for name, kind in found if kind == "s"} | {"objectid", "stamp"}
+    texts = {"value", "session"}
     return {
-        name: "1" if name == "value" else 1 if name in numbers else b"\0" * 32 for name, _ in found
+        name: "1" if name in texts else 1 if name in numbers else b"\0" * 32 for name, _ in found
     }
 
 
@@ -429,6 +430,8 @@ def test_every_statement_is_understood_by_its_engine(
         if name.startswith("create_"):
             conn.execute(conn.sql[name])  # has no plan; safe to run again
             continue
+        if name == "kill_session":
+            continue  # nor has this: see test_who_tries_again_has_first_ended_what_was_lost
         sql, values = _for_one_row(conn, name, text)
         cursor = own.cursor()
         cursor.execute(f"EXPLAIN {sql}", values)
