@@ -122,6 +122,21 @@ def test_who_tries_again_has_first_ended_what_was_lost(
     assert stored(objectid, "k") == "ours"
 
 
+def test_each_session_has_a_name_of_its_own(server_engine: OwnServer, url: str) -> None:
+    if server_engine.name != "postgresql":
+        pytest.skip("here it is no name that one may give to several")
+    ours = "%C3%A9" * 60
+    with statedb.connect(f"{url}?application_name={ours}") as db, db.transaction() as one:
+        other = db._executor._pool.take(time.monotonic() + 30)
+        names = [
+            conn.fetch_all("SELECT current_setting('application_name')")[0][0]
+            for conn in (one, other)
+        ]
+        assert names == [one.session, other.session]
+        db._executor._pool.give_back(other)
+    assert len(set(names)) == 2
+
+
 def test_what_makes_sure_of_a_lost_try_may_be_lost_too(
     ask: Ask, proxy: Proxy, objectid: int, stored: Stored
 ) -> None:

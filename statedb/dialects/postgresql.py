@@ -99,16 +99,15 @@ def connect(target: PostgreSQLTarget, timeout: float) -> psycopg.Connection[Any]
         )
     ).strip()
     parameters["client_encoding"] = "utf8"
-    # No two sessions have the same name: see end_session. Its bytes are counted, 63 at most.
+    # No two sessions have the same name: see end_session. The server takes 63 bytes of ASCII.
     name = str(parameters.get("application_name") or os.environ.get("PGAPPNAME") or "statedb")
-    parameters["application_name"] = f"{name[:46]} {secrets.token_hex(8)}"
+    plain = name.encode("ascii", "replace").decode()
+    parameters["application_name"] = f"{plain[:46]} {secrets.token_hex(8)}"
     pgconn = connect_to_first(parameters, timeout)
     pgconn.nonblocking = 1
-    return OwnConnection(pgconn)
-
-
-def session(raw: psycopg.Connection[Any]) -> str | None:
-    return raw.info.parameter_status("application_name")
+    raw = OwnConnection(pgconn)
+    raw.session = parameters["application_name"]
+    return raw
 
 
 def end_session(cursor: psycopg.Cursor[Any], sql: Statements, session: str) -> bool:
@@ -229,7 +228,8 @@ DIALECT = Dialect(
     # now() stands still within a transaction. A subquery, or no index could be used to compare it.
     now="(SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS bigint))",
     to_driver=str,
-    session=session,
+    # As it was asked for: what stands between may give many sessions one name of its own.
+    session=lambda raw: raw.session,
     end_session=end_session,
     remedy=remedy,
     is_lasting=is_lasting,

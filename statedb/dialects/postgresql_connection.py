@@ -25,6 +25,8 @@ class OwnConnection(psycopg.Connection[Any]):
     def __init__(self, pgconn: pq.abc.PGconn, *arguments: Any) -> None:
         super().__init__(pgconn, *arguments)
         self.autocommit = True
+        #: The name that its session has on the server.
+        self.session: str | None = None
         #: The warnings since the last statement that a commit did not wait for its standbys.
         self.unreplicated: list[str] = []
         # Not a method: the connection would refer to itself.
