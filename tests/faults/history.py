@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from faults.checker import ABSENT, PRESENT, UNTOUCHED, Operation, Way, read, write
+from faults.checker import ABSENT, PRESENT, UNTOUCHED, Operation, Way, read, violation, write
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,6 +105,15 @@ def operations_by_name(calls: Iterable[Call], *, repeats: bool) -> dict[str, lis
             for name, ways in _WAYS[call.what](call, repeats).items():
                 end = call.end if call.is_answered else math.inf
                 operations[name].append(Operation(call.start, end, ways, what))
+    return operations
+
+
+def explained(calls: Iterable[Call], *, repeats: bool = False) -> dict[str, list[Operation]]:
+    """What the calls did to each value; AssertionError where no order explains their answers."""
+    operations = operations_by_name(calls, repeats=repeats)
+    for name, of_one in operations.items():
+        wrong = violation(of_one)
+        assert wrong is None, f"nothing explains {name}: {wrong}"
     return operations
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from engines import Engine, OwnServer
@@ -15,8 +12,8 @@ from proxy import Proxy
 
 from faults import extent
 from faults.callers import NAMES, THREADS, Caller, Order, callers
-from faults.checker import violation
-from faults.history import ANSWERED, UNKNOWN, Call, calls_of, met, operations_by_name, outcomes
+from faults.history import ANSWERED, UNKNOWN, Call, calls_of, explained, met, outcomes
+from faults.trouble import again_and_again, cut
 from statedb import Database
 
 pytestmark = pytest.mark.once
@@ -25,7 +22,6 @@ PROCESSES = extent(4, 8)
 CALLS = extent(2_000, 10_000)
 #: How much of the calls must have met another on the same value, at least, lest it was too quiet.
 MET = 0.2
-STATEMENTS = ["COMMIT", "UPDATE", "INSERT", "DELETE", "SELECT"]
 
 
 def _record(
@@ -48,10 +44,7 @@ def _record(
 
 def _check(calls: list[Call], *, repeats: bool = False) -> None:
     assert len(calls) >= CALLS - PROCESSES * THREADS
-    operations = operations_by_name(calls, repeats=repeats)
-    for name, of_one in operations.items():
-        wrong = violation(of_one)
-        assert wrong is None, f"nothing explains {name}: {wrong}"
+    operations = explained(calls, repeats=repeats)
     assert set(operations) == {*NAMES, "together"}
     assert sum(map(met, operations.values())) > MET * CALLS
 
@@ -77,28 +70,8 @@ def test_each_answer_has_an_explanation_where_connections_break(
     with callers(far_url, PROCESSES) as crew:
         for seed in range(extent(1, 20)):
             recorded = _record(crew, db, tmp_path, seed)
-            with _cuts(proxy, seed):
+            with again_and_again(partial(cut, proxy), seed=seed, least=0.01, most=0.1):
                 calls = recorded()
             _check(calls, repeats=True)
             lost += outcomes(calls)[UNKNOWN]
     assert lost > 0
-
-
-@contextmanager
-def _cuts(proxy: Proxy, seed: int) -> Iterator[None]:
-    """Have connections cut, again and again, before or after some statement."""
-    chance = random.Random(seed)
-    over = threading.Event()
-
-    def cut() -> None:
-        while not over.wait(chance.uniform(0.01, 0.1)):
-            act: Any = chance.choice([proxy.cut_before, proxy.cut_after])
-            act(chance.choice(STATEMENTS))
-
-    thread = threading.Thread(target=cut)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
