@@ -15,8 +15,7 @@ from servers import Server
 import statedb
 from faults import extent
 from faults.callers import NAMES, Caller, Order, callers
-from faults.checker import violation
-from faults.history import ANSWERED, UNKNOWN, Call, calls_of, operations_by_name, outcomes
+from faults.history import ANSWERED, UNKNOWN, Call, calls_of, explained, outcomes
 from statedb import Database
 
 pytestmark = pytest.mark.once
@@ -27,11 +26,7 @@ KILLS_AT_ONE = 20
 
 
 def _check(calls: list[Call], *, repeats: bool = False) -> None:
-    operations = operations_by_name(calls, repeats=repeats)
-    for name, of_one in operations.items():
-        wrong = violation(of_one)
-        assert wrong is None, f"nothing explains {name}: {wrong}"
-    assert set(operations) == {*NAMES, "together"}
+    assert set(explained(calls, repeats=repeats)) == {*NAMES, "together"}
 
 
 def _await_calls(log: Path) -> None:
@@ -104,7 +99,7 @@ def test_a_killed_server_loses_nothing_acknowledged_and_calls_end_in_time(
 ) -> None:
     url = mortal_server.url("killed")
     chance = random.Random(1)
-    with callers(url, 8, timeout=TIMEOUT) as crew, statedb.connect(url) as db:
+    with callers(url, PROCESSES, timeout=TIMEOUT) as crew, statedb.connect(url) as db:
         for kill in range(extent(1, 20)):
             logs = tmp_path / f"{kill}"
             logs.mkdir()
