@@ -379,7 +379,10 @@ class MariaDB(Server):
             "--max-connections=500",
         ]
         if self.durable:
-            return [*settings, "--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1"]
+            # Without its binary log it shows others what was committed before that is on disk:
+            # https://bugs.mysql.com/74303.
+            waits = ["--innodb-flush-log-at-trx-commit=1", "--log-bin=binlog", "--sync-binlog=1"]
+            return [*settings, *waits]
         fast = ["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"]
         return [*settings, *fast, "--sync-binlog=0"]
 

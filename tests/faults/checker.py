@@ -9,9 +9,10 @@ Lowe, "Testing for Linearizability", calls it just-in-time.
 from __future__ import annotations
 
 import math
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 
 class _Sign:
@@ -43,6 +44,7 @@ class Operation:
     start: int
     #: Infinite where the answer was lost: it may happen at any later time, or never.
     end: float
+    #: With one that writes before its last moment there is another, where that is all that it does.
     ways: tuple[Way, ...]
     #: For whoever reads of it.
     what: str = ""
@@ -56,19 +58,39 @@ def write(value: Any, *, found: Any = ANYTHING) -> Way:
     return ((found, value),)
 
 
+#: How many explanations are looked at; then more, and in the end all.
+_BREADTHS = (50, 1_000, 20_000, math.inf)
 #: Of an operation that has begun to happen: its number, its way's, and how many of its steps have.
 _Begun = tuple[int, int, int]
-#: What may be: the value, and which of the unfinished operations have begun.
-_World = tuple[Any, frozenset[_Begun]]
+
+
+class _World(NamedTuple):
+    """What may be."""
+
+    state: Any
+    #: Which of the unfinished operations have begun.
+    begun: frozenset[_Begun]
+    #: Which of them may have happened just before another that nobody knows what it overwrote.
+    hidden: frozenset[int]
 
 
 def violation(operations: Iterable[Operation], initial: Any = ABSENT) -> Operation | None:
     """The first operation that no order explains; None where one explains them all."""
     numbered = sorted(operations, key=lambda one: one.start)
+    # One explanation is enough, and mostly it is among the simplest.
+    for breadth in _BREADTHS:
+        wrong = _violation(numbered, initial, breadth)
+        if wrong is None:
+            break
+    return wrong
+
+
+def _violation(numbered: list[Operation], initial: Any, breadth: float) -> Operation | None:
+    """The first operation that none of the explanations explains that were looked at."""
     # Of what happens at the same time the start comes first: it is not known to be later.
     moments = [(float(one.start), 0, number) for number, one in enumerate(numbered)]
     moments += [(one.end, 1, number) for number, one in enumerate(numbered)]
-    worlds: set[_World] = {(initial, frozenset())}
+    worlds = {_World(initial, frozenset(), frozenset())}
     unfinished = _Unfinished()
     for time, ends, number in sorted(moments):
         if time == math.inf:
@@ -77,11 +99,14 @@ def violation(operations: Iterable[Operation], initial: Any = ABSENT) -> Operati
             unfinished.add(number, numbered[number])
             worlds = {unfinished.read_in(world) for world in worlds}
             continue
-        worlds = _after(worlds, unfinished, number)
+        worlds = _after(worlds, unfinished, number, breadth)
         if not worlds:
             return numbered[number]
         unfinished.remove(number)
         worlds = _likelier(worlds, unfinished)
+        if len(worlds) > breadth:
+            simplest = sorted(worlds, key=lambda world: len(world.begun))
+            worlds = set(simplest[: int(breadth)])
     return None
 
 
@@ -91,44 +116,62 @@ class _Unfinished:
     def __init__(self) -> None:
         self.operations: dict[int, Operation] = {}
         self.writing: dict[int, Operation] = {}
+        #: Those that have to happen, and overwrite whatever there is.
+        self.blind: set[int] = set()
         self._reading: dict[int, Any] = {}
+        #: What their steps have to find, and how many of them.
+        self._expected: Counter[Any] = Counter()
 
     def add(self, number: int, operation: Operation) -> None:
         self.operations[number] = operation
+        self._expected.update(expected for way in operation.ways for expected, _ in way)
         (expected, left), *more = operation.ways[0] if len(operation.ways) == 1 else [(None, None)]
         if left is UNTOUCHED and not more:
             self._reading[number] = expected
         else:
             self.writing[number] = operation
+            must_happen = operation.end != math.inf
+            if must_happen and all(way[-1][0] is ANYTHING for way in operation.ways):
+                self.blind.add(number)
 
     def remove(self, number: int) -> None:
-        del self.operations[number]
+        operation = self.operations.pop(number)
+        self._expected.subtract(expected for way in operation.ways for expected, _ in way)
         self.writing.pop(number, None)
+        self.blind.discard(number)
         self._reading.pop(number, None)
 
     def read_in(self, world: _World) -> _World:
         """The world once all have read what they can: that hinders nobody, so waiting is no use."""
-        state, begun = world
-        now = {(one, 0, 1) for one, expected in self._reading.items() if _is(state, expected)}
-        return (state, begun | now) if now else world
+        now = {(one, 0, 1) for one, expected in self._reading.items() if _is(world.state, expected)}
+        return world._replace(begun=world.begun | now) if now else world
+
+    def is_wanted(self, left: Any, state: Any) -> bool:
+        """Whether one of them has to find what a step leaves, and does not find it as it is."""
+        return self._expected[left] > 0 or (state is ABSENT and self._expected[PRESENT] > 0)
 
 
-def _after(worlds: set[_World], unfinished: _Unfinished, number: int) -> set[_World]:
+def _after(
+    worlds: set[_World], unfinished: _Unfinished, number: int, breadth: float
+) -> set[_World]:
     """The worlds in which an operation has happened; the others only as far as it needs them."""
     seen = set(worlds)
-    to_look_at = list(worlds)
+    to_look_at = deque(worlds)
     length = [len(way) for way in unfinished.operations[number].ways]
-    done = set()
-    while to_look_at:
-        state, begun = to_look_at.pop()
-        progress = {one: (way, steps) for one, way, steps in begun}
+    done: set[_World] = set()
+    while to_look_at and len(done) < breadth and len(seen) < 50 * breadth:
+        # The nearest first: where not all are looked at, as little as need be shall have happened.
+        world = to_look_at.popleft()
+        progress = {one: (way, steps) for one, way, steps in world.begun}
         way, steps = progress.get(number, (0, -1))
-        if steps == length[way]:
-            done.add((state, begun - {(number, way, steps)}))
+        has_happened = steps == length[way]
+        if has_happened or number in world.hidden:
+            others = world.begun - {(number, way, steps)}
+            done.add(_World(world.state, others, world.hidden - {number}))
+        if has_happened:
             continue
-        for one, operation in unfinished.writing.items():
-            for world in _next(state, begun, one, operation, progress.get(one)):
-                following = unfinished.read_in(world)
+        for one in unfinished.writing:
+            for following in _next(world, unfinished, one, progress.get(one), one == number):
                 if following not in seen:
                     seen.add(following)
                     to_look_at.append(following)
@@ -136,24 +179,39 @@ def _after(worlds: set[_World], unfinished: _Unfinished, number: int) -> set[_Wo
 
 
 def _next(
-    state: Any,
-    begun: frozenset[_Begun],
+    world: _World,
+    unfinished: _Unfinished,
     number: int,
-    operation: Operation,
     progress: tuple[int, int] | None,
+    must_happen: bool,
 ) -> Iterable[_World]:
-    """What may be once the next step of an operation has happened."""
+    """What may be once the next step of an operation has happened.
+
+    What overwrites whatever there is, what was lost, and all but the last step of what was done
+    again hinder nobody while they wait: they do so until somebody has to find what they leave.
+    """
+    operation = unfinished.operations[number]
     if progress is None:
         candidates = [(way, 0) for way in range(len(operation.ways)) if operation.ways[way]]
-        others = begun
+        others = world.begun
     else:
         candidates = [progress] if progress[1] < len(operation.ways[progress[0]]) else []
-        others = begun - {(number, *progress)}
+        others = world.begun - {(number, *progress)}
     for way, steps in candidates:
         expected, left = operation.ways[way][steps]
-        if _is(state, expected):
-            after = state if left is UNTOUCHED else left
-            yield after, others | {(number, way, steps + 1)}
+        is_last = steps + 1 == len(operation.ways[way])
+        can_wait = number in unfinished.blind or operation.end == math.inf or not is_last
+        must_now = left is UNTOUCHED or (must_happen and is_last) or not can_wait
+        if not must_now and not unfinished.is_wanted(left, world.state):
+            continue
+        if _is(world.state, expected):
+            begun = others | {(number, way, steps + 1)}
+            if left is UNTOUCHED:
+                yield world._replace(begun=begun)
+            else:
+                overwrites = expected is ANYTHING or expected is PRESENT
+                hidden = world.hidden | unfinished.blind if overwrites else world.hidden
+                yield unfinished.read_in(_World(left, begun, hidden))
 
 
 def _is(state: Any, expected: Any) -> bool:
@@ -167,20 +225,25 @@ def _is(state: Any, expected: Any) -> bool:
 def _likelier(worlds: set[_World], unfinished: _Unfinished) -> set[_World]:
     """Without those worlds that can do no more than another.
 
-    What has not begun can still, and what was lost need not: so of two that differ only in which
-    lost operations have begun, the one with fewer can do whatever the other can.
+    What was lost need not happen, but can; what has read is done, and what may have been hidden
+    need not be: so of two that differ only in these, the one in which fewer lost operations have
+    begun, more have read and more may be hidden can do whatever the other can.
     """
     if len(worlds) < 2:
         return worlds
-    alike: dict[Any, list[frozenset[_Begun]]] = {}
-    for state, begun in worlds:
-        lost = frozenset(one for one in begun if unfinished.operations[one[0]].end == math.inf)
-        alike.setdefault((state, begun - lost), []).append(lost)
+    alike: dict[Any, list[tuple[frozenset[_Begun], frozenset[Any], _World]]] = {}
+    for world in worlds:
+        lost = frozenset(
+            one for one in world.begun if unfinished.operations[one[0]].end == math.inf
+        )
+        has_read = frozenset(one for one in world.begun if one[0] not in unfinished.writing)
+        key = (world.state, world.begun - lost - has_read)
+        alike.setdefault(key, []).append((lost - has_read, has_read | world.hidden, world))
     kept = set()
-    for (state, others), sets in alike.items():
-        least: list[frozenset[_Begun]] = []
-        for lost in sorted(sets, key=len):
-            if not any(smaller <= lost for smaller in least):
-                least.append(lost)
-                kept.add((state, others | lost))
+    for several in alike.values():
+        best: list[tuple[frozenset[_Begun], frozenset[Any]]] = []
+        for burden, gain, world in sorted(several, key=lambda one: len(one[0]) - len(one[1])):
+            if not any(less <= burden and more >= gain for less, more in best):
+                best.append((burden, gain))
+                kept.add(world)
     return kept
