@@ -5,6 +5,7 @@ functions of a connection, an application's own included.
 """
 
 from statedb import dialects, errors, masters, state
+from statedb.chronicle import Stats
 from statedb.connection import Connection
 from statedb.connectors import MastersConnector, StateConnector
 from statedb.database import Database, connect
@@ -76,6 +77,7 @@ __all__ = [
     "ResultSpec",
     "SchemaError",
     "StateConnector",
+    "Stats",
     "StoredValueError",
     "UnusableConnectionError",
     "ValueTooLargeError",

@@ -48,6 +48,18 @@ class Attempts:
 
     def failed(self, error: Exception, conn: Connection | None = None) -> None:
         """Note a failed try; raises what the caller is to see unless it may be tried again."""
+        chronicle = self._pool.chronicle
+        try:
+            self._judge(error, conn)
+        except DatabaseError:
+            chronicle.failed()
+            raise
+        except Exception:
+            chronicle.done()
+            raise
+        chronicle.tried_again(name_of(self._function), error)
+
+    def _judge(self, error: Exception, conn: Connection | None) -> None:
         cause = _cause(error, conn)
         if cause is None:
             if self.in_doubt and isinstance(error, (CallTimeoutError, PoolClosedError)):

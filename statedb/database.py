@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from statedb import dialects, schema
+from statedb.chronicle import Stats
 from statedb.connection import Connection
 from statedb.connectors import MastersConnector, StateConnector
 from statedb.errors import InvalidSettingError, InvalidTypeError, UnusableConnectionError
@@ -18,6 +20,8 @@ from statedb.membership import leave_all
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
+
+_log = logging.getLogger("statedb")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,6 +106,13 @@ class Database:
         """
         return self._executor.transaction()
 
+    def stats(self) -> Stats:
+        """Counts and gauges for a metrics exporter; it asks the database nothing.
+
+        What is counted only grows, but for a forked child, which counts anew.
+        """
+        return self._executor.stats()
+
     def upgrade(self) -> None:
         """Create the tables, or bring them up to date. Safe to run again, and by many at once.
 
@@ -113,9 +124,12 @@ class Database:
         # On a connection of its own: others are not lent before the tables are right.
         executor = self._executor.sibling()
         try:
-            executor.run(schema.upgrade)
+            found = executor.run(schema.upgrade)
         finally:
             executor.close()
+        if found < schema.VERSION:
+            before = f"version {found}" if found else "none"
+            _log.info("%r has tables of version %d; before: %s", self, schema.VERSION, before)
 
     def close(self, *, cancel_futures: bool = False) -> None:
         """Finish what was accepted, each within its timeout; then close all connections.

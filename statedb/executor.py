@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from statedb.attempts import Attempts, database_error, name_of, outcome_unknown, text_of
+from statedb.chronicle import Stats
 from statedb.connection import Connection
 from statedb.dialects import Dialect
 from statedb.errors import CallTimeoutError, OutcomeUnknownError, PoolClosedError
@@ -130,6 +131,7 @@ class Executor:
                 f"{name_of(call.function)} waited {self.timeout:g} s in the queue, and was not"
                 f" begun{' again' if call.in_doubt else ''}"
             )
+            self._pool.chronicle.failed()
             if call.in_doubt:
                 raise outcome_unknown(call.function, late) from late
             raise late
@@ -154,7 +156,7 @@ class Executor:
         conn.memo = {}
         self._here.connection = conn
         try:
-            return batch(conn, calls)
+            made = batch(conn, calls)
         except BaseException as error:
             # What is no Exception comes of a caller's own value: alone he gets it again, and the
             # others are none the worse. It may have come between a statement and its answer.
@@ -166,6 +168,8 @@ class Executor:
         finally:
             self._here.connection = None
             self._pool.give_back(conn)
+        self._pool.chronicle.done(sum(outcome is not ALONE for outcome in made))
+        return made
 
     def _join(self, conn: Connection, function: Callable[..., R], args: Any, kwargs: Any) -> R:
         """Run within what this thread is in the middle of: same connection, same transaction."""
@@ -208,6 +212,7 @@ class Executor:
                     # Where this is lost too it is not done again: what it reports it reports once.
                     conn.settle()
                 has_read = reads
+                self._pool.chronicle.done()
                 return result
             except Exception as error:
                 attempts = attempts or Attempts(function, self._pool, deadline, in_doubt)
@@ -254,9 +259,12 @@ class Executor:
             with ExitStack() as stack:
                 stack.push(block)
                 yield conn
+            self._pool.chronicle.done()
         except Exception as error:
             if error is not conn.error:
+                self._pool.chronicle.done()
                 raise
+            self._pool.chronicle.failed()
             if conn.in_doubt:
                 raise OutcomeUnknownError(
                     f"the answer to a COMMIT was lost; whether the transaction took effect is"
@@ -293,6 +301,17 @@ class Executor:
             self._pause(attempts)
 
     # --- Ends ---
+
+    def stats(self) -> Stats:
+        chronicle = self._pool.chronicle
+        return Stats(
+            operations=chronicle.operations,
+            failures=chronicle.failures,
+            retries=chronicle.retries,
+            reconnects=chronicle.reconnects,
+            **self._workers.stats(),
+            **self._pool.stats(),
+        )
 
     @property
     def is_busy_here(self) -> bool:

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from statedb.chronicle import Chronicle
 from statedb.connection import Connection
-from statedb.dialects import Dialect, Transaction
+from statedb.dialects import Dialect, Failure, Transaction
 from statedb.errors import CallTimeoutError, DatabaseError, PoolClosedError
 from statedb.watchdog import Watchdog
 
@@ -63,6 +64,7 @@ class Pool:
         self._closed = False
         self._forking = False
         self._watchdog = Watchdog(self._lent, self._cut, self.timeout)
+        self.chronicle = Chronicle(self.target)
 
     # --- Lending ---
 
@@ -153,10 +155,12 @@ class Pool:
                 # Closing it would lose all that it holds, and no server is there to be lost.
                 conn.reset()
                 usable = True
-            conn.error = None
-            conn.in_doubt = conn.committed = False
             if not usable:
                 self._discard(conn)
+                if conn.error is not None and self._is_loss(conn.error):
+                    self.chronicle.lost(conn.error)
+            conn.error = None
+            conn.in_doubt = conn.committed = False
         except BaseException:
             # Interrupted, or in memory and past use: its place at least is to be had.
             self._discard(conn)
@@ -180,6 +184,9 @@ class Pool:
             return self.dialect.transaction(conn.raw) is Transaction.AUTOCOMMIT
         except Exception:
             return False  # a user's function has closed it
+
+    def _is_loss(self, error: BaseException) -> bool:
+        return self.dialect.failure(error) in (Failure.LOST, Failure.REFUSED)
 
     def _spoil(self) -> None:
         """Lend none of the connections again that are open now."""
@@ -215,10 +222,17 @@ class Pool:
         try:
             if dead is not None:
                 self._discard(dead)
+                self.chronicle.lost(None)
             if self._orphaned is not None:
                 raise DatabaseError(self._orphaned)
             seconds = _lock_wait(deadline - time.monotonic())
-            raw = self.dialect.connect(self.target, seconds)
+            try:
+                raw = self.dialect.connect(self.target, seconds)
+            except Exception as error:
+                if self._is_loss(error):
+                    self.chronicle.not_connected(error)
+                raise
+            self.chronicle.connected()
             conn = Connection(raw, self.dialect, known=self._known)
             conn.lock_wait = seconds
             try:
@@ -250,6 +264,16 @@ class Pool:
                 conn.committed = False
         finally:
             self._preparing.release()
+
+    def stats(self) -> dict[str, int]:
+        """How many connections and who waits for one, at one moment."""
+        with self._lock:
+            return {
+                "connections": len(self._all),
+                "connections_in_use": self._places - len(self._idle),
+                "pool_size": self.size,
+                "waiting": len(self._waiting),
+            }
 
     def _limit_lock_wait(self, conn: Connection, seconds: float) -> None:
         """Let no statement wait for a lock much longer than its call may last."""

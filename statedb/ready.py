@@ -60,8 +60,8 @@ class Call(Job):
         self.memo: dict[Any, Any] | None = None
         self.future = CallFuture()
         self.ordered = False
-        #: Its Future can no longer be cancelled.
-        self.begun = False
+        #: When it began, and its Future could no longer be cancelled; 0 where it has not.
+        self.begun = 0.0
         #: The answer to a try that may have taken effect was lost.
         self.in_doubt = False
 

@@ -52,6 +52,9 @@ class Workers:
         self._pending = 0
         self._closing = False
         self._cancelling = False
+        #: How many have begun, and are over, and for how many seconds they waited in all.
+        self._finished = 0
+        self._queue_time = 0.0
 
     def submit(
         self,
@@ -174,8 +177,9 @@ class Workers:
         """Whether a call is to be made: it was not cancelled, and cannot be from now on."""
         if self._cancelling and not call.begun:
             call.future.cancel_quietly()
-        call.begun = call.begun or call.future.set_running_or_notify_cancel()
-        return call.begun
+        if not call.begun and call.future.set_running_or_notify_cancel():
+            call.begun = time.monotonic()
+        return call.begun > 0
 
     def _do(self, turn: Turn) -> None:
         (call,) = turn.calls
@@ -231,6 +235,9 @@ class Workers:
         The lock is held.
         """
         self._pending -= 1
+        if call.begun:
+            self._finished += 1
+            self._queue_time += call.begun - (call.deadline - self._timeout)
         if call.ordered:
             for freed in self._lanes.finish(call):
                 assert isinstance(freed, Call)
@@ -242,6 +249,15 @@ class Workers:
         """See to it that those who waited for the end of a turn can go on; lock held."""
         if self._ready.end(turn):
             self._rouse()
+
+    def stats(self) -> dict[str, Any]:
+        """How many futures there were and are, and how long they waited, at one moment."""
+        with self._lock:
+            return {
+                "futures": self._finished,
+                "queue_time": self._queue_time,
+                "pending": self._pending,
+            }
 
     def close(self, *, cancel_futures: bool, wait: bool) -> None:
         """Accept nothing more, and wait until all that was accepted is finished.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import os
@@ -225,6 +226,11 @@ def test_every_error_is_told_with_what_else_it_is() -> None:
         for kind in kinds
     }
     assert told == bases
+
+
+def test_what_stats_counts_is_told() -> None:
+    told = README.partition("gives a `Stats`")[2].partition("\n\n")[0]
+    assert set(coded(told)) == {one.name for one in dataclasses.fields(statedb.Stats)}
 
 
 def test_the_limits_are_those_that_hold() -> None:

@@ -32,6 +32,8 @@ def everywhere(url: str) -> None:
         as_a_member(db)
         with_functions_of_a_connection(db)
         db.upgrade()
+        stats: statedb.Stats = db.stats()
+        print(stats.operations, stats.queue_time)
     db.close(cancel_futures=True)
 
 
