@@ -44,10 +44,12 @@ class Operation:
     start: int
     #: Infinite where the answer was lost: it may happen at any later time, or never.
     end: float
-    #: With one that writes before its last moment there is another, where that is all that it does.
     ways: tuple[Way, ...]
     #: For whoever reads of it.
     what: str = ""
+    #: What each of its tries has done whose answer was lost, any number of times by then.
+    tries: Step | None = None
+    tried_until: float = math.inf
 
 
 def read(value: Any) -> Way:
@@ -89,25 +91,40 @@ def _violation(numbered: list[Operation], initial: Any, breadth: float) -> Opera
     """The first operation that none of the explanations explains that were looked at."""
     # Of what happens at the same time the start comes first: it is not known to be later.
     moments = [(float(one.start), 0, number) for number, one in enumerate(numbered)]
-    moments += [(one.end, 1, number) for number, one in enumerate(numbered)]
+    moments += [(one.end, 2, number) for number, one in enumerate(numbered)]
+    moments += [
+        (min(one.tried_until, one.end), 1, number)
+        for number, one in enumerate(numbered)
+        if one.tries is not None
+    ]
     worlds = {_World(initial, frozenset(), frozenset())}
     unfinished = _Unfinished()
-    for time, ends, number in sorted(moments):
+    for time, what, number in sorted(moments):
         if time == math.inf:
             break
-        if not ends:
+        if what == 0:
             unfinished.add(number, numbered[number])
             worlds = {unfinished.read_in(world) for world in worlds}
             continue
-        worlds = _after(worlds, unfinished, number, breadth)
+        if what == 1:
+            worlds = _after(worlds, unfinished, None, breadth)
+            worlds |= _after_tries(worlds, unfinished, number)
+            del unfinished.trying[number]
+        else:
+            worlds = _after(worlds, unfinished, number, breadth)
+            unfinished.remove(number)
         if not worlds:
             return numbered[number]
-        unfinished.remove(number)
         worlds = _likelier(worlds, unfinished)
         if len(worlds) > breadth:
             simplest = sorted(worlds, key=lambda world: len(world.begun))
             worlds = set(simplest[: int(breadth)])
     return None
+
+
+def _expected(operation: Operation) -> list[Any]:
+    steps = [step for way in operation.ways for step in way]
+    return [expected for expected, _ in (*steps, *([operation.tries] if operation.tries else []))]
 
 
 class _Unfinished:
@@ -116,6 +133,7 @@ class _Unfinished:
     def __init__(self) -> None:
         self.operations: dict[int, Operation] = {}
         self.writing: dict[int, Operation] = {}
+        self.trying: dict[int, Step] = {}
         #: Those that have to happen, and overwrite whatever there is.
         self.blind: set[int] = set()
         self._reading: dict[int, Any] = {}
@@ -124,19 +142,22 @@ class _Unfinished:
 
     def add(self, number: int, operation: Operation) -> None:
         self.operations[number] = operation
-        self._expected.update(expected for way in operation.ways for expected, _ in way)
+        self._expected.update(_expected(operation))
+        if operation.tries is not None:
+            self.trying[number] = operation.tries
         (expected, left), *more = operation.ways[0] if len(operation.ways) == 1 else [(None, None)]
         if left is UNTOUCHED and not more:
             self._reading[number] = expected
         else:
             self.writing[number] = operation
             must_happen = operation.end != math.inf
-            if must_happen and all(way[-1][0] is ANYTHING for way in operation.ways):
+            if must_happen and all(way[0][0] is ANYTHING and not way[1:] for way in operation.ways):
                 self.blind.add(number)
 
     def remove(self, number: int) -> None:
         operation = self.operations.pop(number)
-        self._expected.subtract(expected for way in operation.ways for expected, _ in way)
+        self._expected.subtract(_expected(operation))
+        self.trying.pop(number, None)
         self.writing.pop(number, None)
         self.blind.discard(number)
         self._reading.pop(number, None)
@@ -152,29 +173,39 @@ class _Unfinished:
 
 
 def _after(
-    worlds: set[_World], unfinished: _Unfinished, number: int, breadth: float
+    worlds: set[_World], unfinished: _Unfinished, number: int | None, breadth: float
 ) -> set[_World]:
-    """The worlds in which an operation has happened; the others only as far as it needs them."""
+    """The worlds in which an operation has happened; the others only as far as it needs them.
+
+    Without an operation all that may be by now.
+    """
     seen = set(worlds)
     to_look_at = deque(worlds)
-    length = [len(way) for way in unfinished.operations[number].ways]
     done: set[_World] = set()
     while to_look_at and len(done) < breadth and len(seen) < 50 * breadth:
         # The nearest first: where not all are looked at, as little as need be shall have happened.
         world = to_look_at.popleft()
         progress = {one: (way, steps) for one, way, steps in world.begun}
-        way, steps = progress.get(number, (0, -1))
-        has_happened = steps == length[way]
-        if has_happened or number in world.hidden:
-            others = world.begun - {(number, way, steps)}
-            done.add(_World(world.state, others, world.hidden - {number}))
-        if has_happened:
-            continue
-        for one in unfinished.writing:
-            for following in _next(world, unfinished, one, progress.get(one), one == number):
-                if following not in seen:
-                    seen.add(following)
-                    to_look_at.append(following)
+        if number is None:
+            done.add(world)
+        else:
+            way, steps = progress.get(number, (0, -1))
+            has_happened = steps == len(unfinished.operations[number].ways[way])
+            if has_happened or number in world.hidden:
+                others = world.begun - {(number, way, steps)}
+                done.add(_World(world.state, others, world.hidden - {number}))
+            if has_happened:
+                continue
+        following = [
+            another
+            for one in unfinished.writing
+            for another in _next(world, unfinished, one, progress.get(one), one == number)
+        ]
+        following += _tried(world, unfinished)
+        for another in following:
+            if another not in seen:
+                seen.add(another)
+                to_look_at.append(another)
     return done
 
 
@@ -187,8 +218,8 @@ def _next(
 ) -> Iterable[_World]:
     """What may be once the next step of an operation has happened.
 
-    What overwrites whatever there is, what was lost, and all but the last step of what was done
-    again hinder nobody while they wait: they do so until somebody has to find what they leave.
+    What overwrites whatever there is, and what was lost, hinders nobody while it waits: it does so
+    until somebody has to find what it leaves.
     """
     operation = unfinished.operations[number]
     if progress is None:
@@ -199,9 +230,8 @@ def _next(
         others = world.begun - {(number, *progress)}
     for way, steps in candidates:
         expected, left = operation.ways[way][steps]
-        is_last = steps + 1 == len(operation.ways[way])
-        can_wait = number in unfinished.blind or operation.end == math.inf or not is_last
-        must_now = left is UNTOUCHED or (must_happen and is_last) or not can_wait
+        can_wait = number in unfinished.blind or operation.end == math.inf
+        must_now = left is UNTOUCHED or must_happen or not can_wait
         if not must_now and not unfinished.is_wanted(left, world.state):
             continue
         if _is(world.state, expected):
@@ -209,9 +239,30 @@ def _next(
             if left is UNTOUCHED:
                 yield world._replace(begun=begun)
             else:
-                overwrites = expected is ANYTHING or expected is PRESENT
-                hidden = world.hidden | unfinished.blind if overwrites else world.hidden
-                yield unfinished.read_in(_World(left, begun, hidden))
+                yield _written(world._replace(begun=begun), unfinished, expected, left)
+
+
+def _after_tries(worlds: set[_World], unfinished: _Unfinished, number: int) -> set[_World]:
+    """The worlds in which an operation's last try was a moment ago."""
+    expected, left = unfinished.trying[number]
+    return {
+        _written(world, unfinished, expected, left)
+        for world in worlds
+        if _is(world.state, expected)
+    }
+
+
+def _tried(world: _World, unfinished: _Unfinished) -> Iterable[_World]:
+    """What may be once a try has happened whose answer was lost, if anybody has to find that."""
+    for expected, left in unfinished.trying.values():
+        if _is(world.state, expected) and unfinished.is_wanted(left, world.state):
+            yield _written(world, unfinished, expected, left)
+
+
+def _written(world: _World, unfinished: _Unfinished, expected: Any, left: Any) -> _World:
+    overwrites = expected is ANYTHING or expected is PRESENT
+    hidden = world.hidden | unfinished.blind if overwrites else world.hidden
+    return unfinished.read_in(_World(left, world.begun, hidden))
 
 
 def _is(state: Any, expected: Any) -> bool:

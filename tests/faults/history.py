@@ -13,7 +13,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from faults.checker import ABSENT, PRESENT, UNTOUCHED, Operation, Way, read, violation, write
+from faults.checker import (
+    ABSENT,
+    ANYTHING,
+    PRESENT,
+    UNTOUCHED,
+    Operation,
+    Step,
+    Way,
+    read,
+    violation,
+    write,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -95,16 +106,18 @@ def calls_of(paths: Iterable[Path]) -> Iterator[Call]:
 def operations_by_name(calls: Iterable[Call], *, repeats: bool) -> dict[str, list[Operation]]:
     """What the calls did to each value, or may have done.
 
-    ``repeats`` says that answers may have been lost: what was done again may have happened twice.
+    ``repeats`` says that answers may have been lost: each try may have happened.
     """
     operations: dict[str, list[Operation]] = defaultdict(list)
     for call in calls:
         # Of a failure only an unknown outcome may have had an effect.
         if call.outcome in (ANSWERED, UNKNOWN):
             what = f"{call.what} {call.argument}: {call.outcome} {call.answer}"
-            for name, ways in _WAYS[call.what](call, repeats).items():
+            tried = _TRIES[call.what](call) if repeats and call.what in _TRIES else {}
+            for name, ways in _WAYS[call.what](call).items():
                 end = call.end if call.is_answered else math.inf
-                operations[name].append(Operation(call.start, end, ways, what))
+                tries = tried.get(name)
+                operations[name].append(Operation(call.start, end, ways, what, tries, call.end))
     return operations
 
 
@@ -121,17 +134,17 @@ def explained(calls: Iterable[Call], *, repeats: bool = False) -> dict[str, list
 _Ways = dict[str, tuple[Way, ...]]
 
 
-def _ways_of_get(call: Call, repeats: bool) -> _Ways:
+def _ways_of_get(call: Call) -> _Ways:
     return {call.argument: (read(_stored(call.answer)),)} if call.is_answered else {}
 
 
-def _ways_of_gets(call: Call, repeats: bool) -> _Ways:
+def _ways_of_gets(call: Call) -> _Ways:
     if not call.is_answered:
         return {}
     return {name: (read(_stored(call.answer.get(name))),) for name in call.argument}
 
 
-def _ways_of_get_together(call: Call, repeats: bool) -> _Ways:
+def _ways_of_get_together(call: Call) -> _Ways:
     if not call.is_answered:
         return {}
     values = {call.answer.get(name) for name in TOGETHER}
@@ -139,30 +152,30 @@ def _ways_of_get_together(call: Call, repeats: bool) -> _Ways:
     return {"together": (read(_stored(values.pop()) if len(values) == 1 else "torn"),)}
 
 
-def _ways_of_set(call: Call, repeats: bool) -> _Ways:
+def _ways_of_set(call: Call) -> _Ways:
     name, value = call.argument
-    return {name: _ways_to_set(value, call.answer if call.is_answered else value, repeats)}
-
-
-def _ways_of_sets(call: Call, repeats: bool) -> _Ways:
-    return {name: _ways_to_set(value, value, repeats) for name, value in call.argument.items()}
-
-
-def _ways_of_set_together(call: Call, repeats: bool) -> _Ways:
-    return {"together": _ways_to_set(call.argument, call.argument, repeats)}
-
-
-def _ways_of_create(call: Call, repeats: bool) -> _Ways:
-    name, value = call.argument
-    created = write(value, found=ABSENT)
     if not call.is_answered or call.answer == value:
-        return {name: (created,)}
-    found = read(call.answer)
-    # The answer to a first try may have been lost, and what it created deleted.
-    return {name: (found, created + found) if repeats else (found,)}
+        return {name: (write(value),)}
+    # There was none, and a rival was first to create it: the rival's stands.
+    return {name: (((ABSENT, UNTOUCHED), *read(call.answer)),)}
 
 
-def _ways_of_update(call: Call, repeats: bool) -> _Ways:
+def _ways_of_sets(call: Call) -> _Ways:
+    return {name: (write(value),) for name, value in call.argument.items()}
+
+
+def _ways_of_set_together(call: Call) -> _Ways:
+    return {"together": (write(call.argument),)}
+
+
+def _ways_of_create(call: Call) -> _Ways:
+    name, value = call.argument
+    if not call.is_answered or call.answer == value:
+        return {name: (write(value, found=ABSENT),)}
+    return {name: (read(call.answer),)}
+
+
+def _ways_of_update(call: Call) -> _Ways:
     ways = tuple(
         write(made, found=_stored(found))
         for found, made in call.made
@@ -172,12 +185,12 @@ def _ways_of_update(call: Call, repeats: bool) -> _Ways:
     return {call.argument: ways} if ways or call.is_answered else {}
 
 
-def _ways_of_delete(call: Call, repeats: bool) -> _Ways:
+def _ways_of_delete(call: Call) -> _Ways:
     deleted = not call.is_answered or call.answer
     return {call.argument: (write(ABSENT, found=PRESENT) if deleted else read(ABSENT),)}
 
 
-_WAYS: dict[str, Callable[[Call, bool], _Ways]] = {
+_WAYS: dict[str, Callable[[Call], _Ways]] = {
     "get": _ways_of_get,
     "gets": _ways_of_gets,
     "get together": _ways_of_get_together,
@@ -190,11 +203,13 @@ _WAYS: dict[str, Callable[[Call, bool], _Ways]] = {
 }
 
 
-def _ways_to_set(value: Any, answer: Any, repeats: bool) -> tuple[Way, ...]:
-    once = write(value)
-    # If there was none, and a rival was first to create it, the rival's stands.
-    last = once if answer == value else ((ABSENT, UNTOUCHED), *read(answer))
-    return (last, once + last) if repeats else (last,)
+#: By name, what a try did whose answer was lost, of those calls that are simply made again.
+_TRIES: dict[str, Callable[[Call], dict[str, Step]]] = {
+    "set": lambda call: {call.argument[0]: (ANYTHING, call.argument[1])},
+    "sets": lambda call: {name: (ANYTHING, value) for name, value in call.argument.items()},
+    "set together": lambda call: {"together": (ANYTHING, call.argument)},
+    "create": lambda call: {call.argument[0]: (ABSENT, call.argument[1])},
+}
 
 
 def _stored(value: Any) -> Any:
