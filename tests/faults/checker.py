@@ -9,7 +9,7 @@ Lowe, "Testing for Linearizability", calls it just-in-time.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -47,7 +47,8 @@ class Operation:
     ways: tuple[Way, ...]
     #: For whoever reads of it.
     what: str = ""
-    #: What each of its tries has done whose answer was lost, any number of times by then.
+    #: What each of its tries has done whose answer was lost: any number of times, by then, and
+    #: before what made it end.
     tries: Step | None = None
     tried_until: float = math.inf
 
@@ -93,12 +94,12 @@ def _violation(numbered: list[Operation], initial: Any, breadth: float) -> Opera
     moments = [(float(one.start), 0, number) for number, one in enumerate(numbered)]
     moments += [(one.end, 2, number) for number, one in enumerate(numbered)]
     moments += [
-        (min(one.tried_until, one.end), 1, number)
+        (one.tried_until, 1, number)
         for number, one in enumerate(numbered)
-        if one.tries is not None
+        if one.tries is not None and one.tried_until < one.end
     ]
     worlds = {_World(initial, frozenset(), frozenset())}
-    unfinished = _Unfinished()
+    unfinished = _Unfinished(numbered)
     for time, what, number in sorted(moments):
         if time == math.inf:
             break
@@ -122,6 +123,13 @@ def _violation(numbered: list[Operation], initial: Any, breadth: float) -> Opera
     return None
 
 
+def _needed(operation: Operation) -> set[Any]:
+    """The values without which an operation cannot happen, and has to."""
+    if operation.end == math.inf or len(operation.ways) > 1:
+        return set()
+    return {expected for expected, _ in operation.ways[0] if not isinstance(expected, _Sign)}
+
+
 def _expected(operation: Operation) -> list[Any]:
     steps = [step for way in operation.ways for step in way]
     return [expected for expected, _ in (*steps, *([operation.tries] if operation.tries else []))]
@@ -130,8 +138,17 @@ def _expected(operation: Operation) -> list[Any]:
 class _Unfinished:
     """The operations under way, by their numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: list[Operation]) -> None:
         self.operations: dict[int, Operation] = {}
+        #: Who needs a value: of those that have begun, and how many others will.
+        self._needing: dict[Any, set[int]] = defaultdict(set)
+        self._will_need = Counter(value for one in history for value in _needed(one))
+        #: Who may write a value.
+        self._writers: dict[Any, set[int]] = defaultdict(set)
+        for number, one in enumerate(history):
+            for _, left in (step for way in (*one.ways, (one.tries,)) for step in way if step):
+                self._writers[left].add(number)
+        self._over: set[int] = set()
         self.writing: dict[int, Operation] = {}
         self.trying: dict[int, Step] = {}
         #: Those that have to happen, and overwrite whatever there is.
@@ -143,10 +160,13 @@ class _Unfinished:
     def add(self, number: int, operation: Operation) -> None:
         self.operations[number] = operation
         self._expected.update(_expected(operation))
+        for value in _needed(operation):
+            self._needing[value].add(number)
+            self._will_need[value] -= 1
         if operation.tries is not None:
             self.trying[number] = operation.tries
         (expected, left), *more = operation.ways[0] if len(operation.ways) == 1 else [(None, None)]
-        if left is UNTOUCHED and not more:
+        if left is UNTOUCHED and not more and operation.tries is None:
             self._reading[number] = expected
         else:
             self.writing[number] = operation
@@ -157,6 +177,9 @@ class _Unfinished:
     def remove(self, number: int) -> None:
         operation = self.operations.pop(number)
         self._expected.subtract(_expected(operation))
+        for value in _needed(operation):
+            self._needing[value].discard(number)
+        self._over.add(number)
         self.trying.pop(number, None)
         self.writing.pop(number, None)
         self.blind.discard(number)
@@ -166,6 +189,25 @@ class _Unfinished:
         """The world once all have read what they can: that hinders nobody, so waiting is no use."""
         now = {(one, 0, 1) for one, expected in self._reading.items() if _is(world.state, expected)}
         return world._replace(begun=world.begun | now) if now else world
+
+    def is_missed(self, value: Any, begun: dict[int, tuple[int, int]]) -> bool:
+        """Whether somebody needs a value that nobody will write from now on."""
+        if isinstance(value, _Sign) or value not in self._writers:
+            return False
+        for number in self._writers[value]:
+            if number not in self._over and not self.has_happened(number, begun):
+                return False
+        if self._will_need[value]:
+            return True
+        for number in self._needing[value]:
+            _, steps = begun.get(number, (0, 0))
+            if any(expected == value for expected, _ in self.operations[number].ways[0][steps:]):
+                return True
+        return False
+
+    def has_happened(self, number: int, begun: dict[int, tuple[int, int]]) -> bool:
+        way, steps = begun.get(number, (0, -1))
+        return number in begun and steps == len(self.operations[number].ways[way])
 
     def is_wanted(self, left: Any, state: Any) -> bool:
         """Whether one of them has to find what a step leaves, and does not find it as it is."""
@@ -189,23 +231,26 @@ def _after(
         if number is None:
             done.add(world)
         else:
-            way, steps = progress.get(number, (0, -1))
-            has_happened = steps == len(unfinished.operations[number].ways[way])
-            if has_happened or number in world.hidden:
-                others = world.begun - {(number, way, steps)}
+            if unfinished.has_happened(number, progress):
+                others = world.begun - {(number, *progress[number])}
                 done.add(_World(world.state, others, world.hidden - {number}))
-            if has_happened:
                 continue
+            if number in world.hidden:
+                ((_, left),) = unfinished.operations[number].ways[0]
+                if not unfinished.is_missed(left, {**progress, number: (0, 1)}):
+                    done.add(world._replace(hidden=world.hidden - {number}))
         following = [
             another
             for one in unfinished.writing
             for another in _next(world, unfinished, one, progress.get(one), one == number)
         ]
-        following += _tried(world, unfinished)
+        following += _tried(world, unfinished, set(progress))
         for another in following:
             if another not in seen:
                 seen.add(another)
-                to_look_at.append(another)
+                begun = {one: (way, steps) for one, way, steps in another.begun}
+                if another.state == world.state or not unfinished.is_missed(world.state, begun):
+                    to_look_at.append(another)
     return done
 
 
@@ -248,14 +293,15 @@ def _after_tries(worlds: set[_World], unfinished: _Unfinished, number: int) -> s
     return {
         _written(world, unfinished, expected, left)
         for world in worlds
-        if _is(world.state, expected)
+        if _is(world.state, expected) and all(one != number for one, _, _ in world.begun)
     }
 
 
-def _tried(world: _World, unfinished: _Unfinished) -> Iterable[_World]:
+def _tried(world: _World, unfinished: _Unfinished, begun: set[int]) -> Iterable[_World]:
     """What may be once a try has happened whose answer was lost, if anybody has to find that."""
-    for expected, left in unfinished.trying.values():
-        if _is(world.state, expected) and unfinished.is_wanted(left, world.state):
+    for number, (expected, left) in unfinished.trying.items():
+        can_be = number not in begun and _is(world.state, expected)
+        if can_be and unfinished.is_wanted(left, world.state):
             yield _written(world, unfinished, expected, left)
 
 

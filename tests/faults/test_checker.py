@@ -130,38 +130,36 @@ def test_of_several_lost_ones_as_many_may_have_happened_as_are_needed() -> None:
 
 def _by_trying_all(history: list[Operation]) -> bool:
     """Whether some order explains it, found in the simplest way there is."""
-    # Of these seeds none needs a third try, with which it would take too long.
-    tries = [
-        Operation(one.start, min(one.end, one.tried_until), ((), (one.tries,)))
-        for one in history
-        for _ in range(2)
-        if one.tries is not None
-    ]
     choices = []
     for one in history:
-        ways = list(one.ways)
+        ways = [(0, way) for way in one.ways]
         if one.end == math.inf:
             # It may have happened as far as to any of its steps.
-            ways = [way[:length] for way in ways for length in range(len(way) + 1)]
+            ways = [(0, way[:length]) for _, way in ways for length in range(len(way) + 1)]
+        if one.tries is not None:
+            # Of these seeds none needs a third try, with which it would take too long.
+            ways = [(many, (one.tries,) * many + way) for many in range(3) for _, way in ways]
         choices.append(ways)
-    choices += [list(one.ways) for one in tries]
-    together = [*history, *tries]
-    return any(_is_in_some_order(together, ways) for ways in itertools.product(*choices))
+    return any(_is_in_some_order(history, chosen) for chosen in itertools.product(*choices))
 
 
-def _is_in_some_order(history: list[Operation], ways: tuple[Way, ...]) -> bool:
-    numbers = [number for number, way in enumerate(ways) for _ in way]
+def _is_in_some_order(history: list[Operation], chosen: tuple[tuple[int, Way], ...]) -> bool:
+    numbers = [number for number, (_, way) in enumerate(chosen) for _ in way]
     for order in set(itertools.permutations(numbers)):
         latest = -math.inf
         state: Any = ABSENT
-        steps = [iter(way) for way in ways]
+        steps = [iter(way) for _, way in chosen]
+        tries = [many for many, _ in chosen]
         for number in order:
-            latest = max(latest, history[number].start)
+            one = history[number]
+            latest = max(latest, one.start)
+            end = min(one.end, one.tried_until) if tries[number] > 0 else one.end
+            tries[number] -= 1
             expected, left = next(steps[number])
             fits = expected is ANYTHING or (
                 state is not ABSENT if expected is PRESENT else state == expected
             )
-            if latest > history[number].end or not fits:
+            if latest > end or not fits:
                 break
             state = state if left is UNTOUCHED else left
         else:
