@@ -73,13 +73,14 @@ def test_every_operation_does_what_the_model_says(engine: Engine, url: str) -> N
 
 # --- That it would notice ---------------------------------------------------------------------
 
+CASCADING = "a deletion of an object leaves its values"
 _FAULTS = {
     "a value's deletion takes all of the object's": """
 -- name: delete_value
 DELETE FROM statedb_states
 WHERE objectid = %(objectid)s;
 """,
-    "a deletion of an object leaves its values": """
+    CASCADING: """
 -- name: delete_values
 DELETE FROM statedb_states
 WHERE objectid = -%(objectid)s;
@@ -136,6 +137,8 @@ _EASY = ["a value's deletion takes all of the object's", "anybody releases a cla
 
 @pytest.mark.parametrize("fault", extent(_EASY, list(_FAULTS)))
 def test_a_wrong_statement_is_found(fault: str, engine: Engine, url: str, tmp_path: Path) -> None:
+    if fault == CASCADING and engine.name in ("mariadb", "mysql"):
+        pytest.skip("there a foreign key deletes them too")
     # It need not tell how briefly it can be shown.
     chosen = settings(
         _SETTINGS,
