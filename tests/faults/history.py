@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from faults.checker import (
+from faults.checker import violation
+from faults.operations import (
     ABSENT,
     ANYTHING,
     PRESENT,
@@ -22,7 +23,6 @@ from faults.checker import (
     Step,
     Way,
     read,
-    violation,
     write,
 )
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from faults.checker import (
+from faults.checker import violation
+from faults.operations import (
     ABSENT,
     ANYTHING,
     PRESENT,
@@ -18,7 +19,6 @@ from faults.checker import (
     Step,
     Way,
     read,
-    violation,
     write,
 )
 
