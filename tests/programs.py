@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-Engine = Literal["postgresql", "mariadb", "mysql"]
+Engine = Literal["postgresql", "mariadb", "mysql", "pgbouncer"]
 
 SBIN_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
 
@@ -41,6 +41,9 @@ def find(engine: Engine) -> Path | None:
         return _find_postgresql()
     if engine == "mariadb":
         return _find_mariadb()
+    if engine == "pgbouncer":
+        pooler = shutil.which("pgbouncer", path=SBIN_PATH)
+        return Path(pooler).parent if pooler is not None else None
     tree = cache() / "mysql"
     return tree if tree.exists() else None
 
@@ -66,6 +69,8 @@ def _install(engine: Engine) -> None:
         _apt_install("PostgreSQL", "postgresql")
     elif engine == "mariadb":
         _apt_install("MariaDB", "mariadb-server")
+    elif engine == "pgbouncer":
+        _apt_install("PgBouncer", "pgbouncer")
     else:
         _unpack_debian("sid", "mysql-server-core", cache() / "mysql")
 

@@ -23,7 +23,7 @@ LAYERS = (
     ("dialects.turns", "dialects.sqlite_errors", "dialects.sqlite_log"),
     ("dialects.postgresql_hosts", "dialects.postgresql_connection"),
     ("dialects.mysql_errors", "dialects.mysql_hosts"),
-    ("dialects.sqlite_connection",),
+    ("dialects.sqlite_connection", "dialects.postgresql_sessions"),
     ("dialects.sqlite", "dialects.postgresql", "dialects.mysql"),
     ("connection", "operation"),
     ("resultspec",),

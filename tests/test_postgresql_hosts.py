@@ -22,6 +22,7 @@ import statedb
 from statedb import CallTimeoutError, Connection, DatabaseError, InvalidURLError
 from statedb.dialects import Failure
 from statedb.dialects.postgresql import DIALECT
+from statedb.dialects.postgresql_sessions import Pooler
 
 pytestmark = pytest.mark.once
 on_a_server = pytest.mark.parametrize(
@@ -243,6 +244,36 @@ def test_who_names_several_hosts_means_the_one_that_takes_writes(
 def test_a_url_that_does_not_fit_together_is_refused(rest: str) -> None:
     with pytest.raises(InvalidURLError, match="as many ports as hosts"):
         statedb.connect(f"postgresql://{rest}")
+
+
+@pytest.mark.parametrize(
+    ("rest", "pooler", "parameters"),
+    [
+        ("host/db", Pooler.NONE, {}),
+        ("host/db?pooler=session", Pooler.SESSION, {}),
+        ("host?pooler=transaction", Pooler.TRANSACTION, {}),
+        (
+            "u@host/db?sslmode=require&pooler=transaction",
+            Pooler.TRANSACTION,
+            {"sslmode": "require"},
+        ),
+        ("/db?pooler=session&host=/a@b?c", Pooler.SESSION, {"host": "/a@b?c"}),
+        ("u:a?pooler=b@host/db?pooler=session", Pooler.SESSION, {"password": "a?pooler=b"}),
+    ],
+)
+def test_the_pooler_is_told_in_the_url_beside_libpqs_parameters(
+    rest: str, pooler: Pooler, parameters: dict[str, str]
+) -> None:
+    target = DIALECT.parse(f"postgresql://{rest}")
+    assert target.pooler is pooler
+    assert parameters.items() <= target.parameters.items()
+    assert "pooler" not in target.parameters
+
+
+@pytest.mark.parametrize("query", ["pooler=", "pooler=pgbouncer", "pooler=session&pooler=session"])
+def test_a_pooler_that_is_none_is_refused(query: str) -> None:
+    with pytest.raises(InvalidURLError, match="is session or transaction"):
+        statedb.connect(f"postgresql://host/db?{query}")
 
 
 @pytest.mark.parametrize(

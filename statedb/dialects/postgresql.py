@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import secrets
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,33 +15,30 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from statedb.dialects import Dialect, Failure, Transaction, remedies
-from statedb.dialects.postgresql_connection import NotReplicated, OwnConnection, OwnCursor
-from statedb.dialects.postgresql_hosts import NotConnected, connect_to_first, split
+from statedb.dialects.postgresql_connection import (
+    NotCommitted,
+    NotReplicated,
+    OwnConnection,
+    OwnCursor,
+    PooledConnection,
+    PooledCursor,
+)
+from statedb.dialects.postgresql_hosts import NotConnected, split
+from statedb.dialects.postgresql_sessions import Pooler, open_session
 from statedb.dialects.sockets import readability_check, shut_down
 from statedb.dialects.urls import check_percent_encoded, check_port
 from statedb.errors import InvalidURLError
 from statedb.sqlfiles import Statements, shipped
 
-# A peer that has vanished is noticed by these, long before the system would: while its connection
-# is idle, or while it does not acknowledge what it was sent.
-_DEFAULTS: dict[str, Any] = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 3,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-# The server is to notice it too: a client that has vanished may have locked something.
-_SERVER_DEFAULTS = (
-    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
-)
 _FORM = "postgresql://user:password@host1:5432,host2:5432/database?target_session_attrs=read-write"
 
 
 @dataclass(frozen=True)
 class PostgreSQLTarget:
-    """libpq's own parameters."""
+    """libpq's own parameters, and what stands between."""
 
     parameters: dict[str, Any] = field(repr=False)
+    pooler: Pooler = Pooler.NONE
 
     def __str__(self) -> str:
         shown = {key: self.parameters.get(key) for key in ("user", "host", "port", "dbname")}
@@ -59,6 +55,7 @@ class PostgreSQLTarget:
 def parse(url: str) -> PostgreSQLTarget:
     check_percent_encoded(url, _FORM)
     scheme, _, rest = url.partition("://")
+    rest, pooler = _without_pooler(rest)
     parameters = None
     with contextlib.suppress(psycopg.Error, UnicodeDecodeError):
         parameters = conninfo_to_dict(f"{scheme.lower()}://{rest}")
@@ -84,30 +81,28 @@ def parse(url: str) -> PostgreSQLTarget:
         # libpq would find out when it connects, and take it for a passing trouble of the network.
         if port:
             check_port(port, _FORM)
-    return PostgreSQLTarget(parameters)
+    return PostgreSQLTarget(parameters, pooler)
+
+
+def _without_pooler(rest: str) -> tuple[str, Pooler]:
+    """What follows a URL's scheme without the parameter that is not libpq's; and what it says."""
+    # A password may hold a question mark, as libpq sees it.
+    ends = [end for end in (rest.find("@"), rest.find("/")) if end >= 0]
+    place, mark, query = rest[min(ends, default=0) :].partition("?")
+    words = query.split("&")
+    told = [word.partition("=")[2] for word in words if word.partition("=")[0] == "pooler"]
+    if not told:
+        return rest, Pooler.NONE
+    if told[1:] or told[0] not in ("session", "transaction"):
+        raise InvalidURLError(
+            "pooler in a PostgreSQL URL is session or transaction, and there once"
+        )
+    kept = "&".join(word for word in words if word.partition("=")[0] != "pooler")
+    return rest[: min(ends, default=0)] + place + (mark + kept if kept else ""), Pooler(told[0])
 
 
 def connect(target: PostgreSQLTarget, timeout: float) -> psycopg.Connection[Any]:
-    # What the URL says goes before what we take for good, not before what we rely on.
-    parameters = _DEFAULTS | target.parameters
-    parameters["options"] = " ".join(
-        (
-            _SERVER_DEFAULTS,
-            str(parameters.get("options") or ""),
-            "-c default_transaction_isolation=read\\ committed -c TimeZone=UTC",
-            f"-c lock_timeout={_milliseconds(timeout)}",
-        )
-    ).strip()
-    parameters["client_encoding"] = "utf8"
-    # No two sessions have the same name: see end_session. The server takes 63 bytes of ASCII.
-    name = str(parameters.get("application_name") or os.environ.get("PGAPPNAME") or "statedb")
-    plain = name.encode("ascii", "replace").decode()
-    parameters["application_name"] = f"{plain[:46]} {secrets.token_hex(8)}"
-    pgconn = connect_to_first(parameters, timeout)
-    pgconn.nonblocking = 1
-    raw = OwnConnection(pgconn)
-    raw.session = parameters["application_name"]
-    return raw
+    return open_session(target.parameters, target.pooler, _milliseconds(timeout), timeout)
 
 
 def end_session(cursor: psycopg.Cursor[Any], sql: Statements, session: str) -> bool:
@@ -116,7 +111,10 @@ def end_session(cursor: psycopg.Cursor[Any], sql: Statements, session: str) -> b
 
 
 def limit_lock_wait(raw: psycopg.Connection[Any], seconds: float) -> None:
-    raw.execute(f"SET lock_timeout = {_milliseconds(seconds)}")
+    if isinstance(raw, PooledConnection):
+        raw.lock_timeout = _milliseconds(seconds)
+    else:
+        raw.execute(f"SET lock_timeout = {_milliseconds(seconds)}")
 
 
 def _milliseconds(seconds: float) -> int:
@@ -134,6 +132,10 @@ def failure(error: BaseException) -> Failure | None:
         return None
     if isinstance(error, NotConnected):
         return None if error.hopeless else Failure.LOST
+    if remedies.PER_STATEMENT in str(error):
+        return None
+    if isinstance(error, NotCommitted):
+        return Failure.REFUSED
     if isinstance(error, NotReplicated):
         return Failure.UNSETTLED
     state = error.sqlstate
@@ -153,7 +155,7 @@ def remedy(error: BaseException) -> str | None:
         return None
     if isinstance(error, psycopg.errors.UndefinedTable) and '"statedb_' in str(error):
         return remedies.TABLE
-    if error.sqlstate is not None:
+    if error.sqlstate is not None and remedies.PER_STATEMENT not in str(error):
         return remedies.POSTGRESQL.get(error.sqlstate)
     text = str(error)
     return next((what for phrase, what in remedies.LIBPQ.items() if phrase in text), None)
@@ -169,6 +171,8 @@ def is_lasting(
     read_only = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
     if not read_only or raw.closed or len(split(target.parameters)) > 1:
         return False
+    if target.pooler is not Pooler.NONE:
+        return False  # it would say what it heard when it met the server
     return raw.info.parameter_status("in_hot_standby") == "off"
 
 
@@ -177,6 +181,8 @@ def is_unique_violation(error: BaseException) -> bool:
 
 
 def cursor(raw: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
+    if isinstance(raw, PooledConnection):
+        return PooledCursor(raw)
     if isinstance(raw, OwnConnection):
         return OwnCursor(raw)
     return psycopg.Cursor(raw, row_factory=tuple_row)

@@ -1,7 +1,9 @@
-"""OwnConnection: psycopg's connection, as statedb opens it."""
+"""OwnConnection and PooledConnection: psycopg's connection, as statedb opens it."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,10 @@ from psycopg.rows import tuple_row
 
 class NotReplicated(psycopg.OperationalError):
     """What was committed here need not be on a standby, though the server was to wait for that."""
+
+
+class NotCommitted(psycopg.OperationalError):
+    """The connection was lost before any COMMIT was sent, so nothing of this takes effect."""
 
 
 class OwnConnection(psycopg.Connection[Any]):
@@ -39,6 +45,22 @@ def _keep(unreplicated: list[str], notice: Diagnostic) -> None:
         unreplicated.append(notice.message_primary or "not replicated")
 
 
+class PooledConnection(OwnConnection):
+    """One whose statements a pooler gives to any session, but those of a transaction to the same.
+
+    So whatever is written has a transaction, at whose beginning that session is told what else each
+    is told once: its name too, by which it can be ended as long as there is something to commit.
+    """
+
+    def __init__(self, pgconn: pq.abc.PGconn, *arguments: Any) -> None:
+        super().__init__(pgconn, *arguments)
+        self.prepare_threshold = None
+        #: Begins a transaction, but for the bound of its waits for locks.
+        self.opening = ""
+        #: In milliseconds.
+        self.lock_timeout = 0
+
+
 class OwnCursor(psycopg.Cursor[Any]):
     """A cursor of such a connection, whose rows are plain tuples."""
 
@@ -61,3 +83,55 @@ class OwnCursor(psycopg.Cursor[Any]):
         text = self._unreplicated[0]
         self._unreplicated.clear()
         raise NotReplicated(text)
+
+
+class PooledCursor(OwnCursor):
+    """A cursor of such a connection. What only reads is not to go by its ``execute``."""
+
+    def __init__(self, raw: PooledConnection) -> None:
+        super().__init__(raw)
+        self._raw = raw
+        # What it does has no results, and leaves those that are here.
+        self._aside = OwnCursor(raw)
+
+    def execute(self, query: Any, *arguments: Any, **settings: Any) -> Any:
+        if self._raw.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            super().execute(query, *arguments, **settings)
+        elif query == "BEGIN":
+            self._begin()
+        else:
+            self._do_alone(partial(psycopg.Cursor.execute, self, query, *arguments, **settings))
+        return self
+
+    def executemany(self, *arguments: Any, **settings: Any) -> None:
+        if self._raw.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            super().executemany(*arguments, **settings)
+        else:
+            self._do_alone(partial(psycopg.Cursor.executemany, self, *arguments, **settings))
+
+    def _begin(self) -> None:
+        # In one message: one round trip.
+        opening = f"{self._raw.opening}; SET LOCAL lock_timeout = {self._raw.lock_timeout}"
+        self._aside.execute(opening.encode())
+
+    def _do_alone(self, run: Callable[[], Any]) -> None:
+        """Run what would commit itself in a transaction.
+
+        On its own it could wait in the pooler, of no session yet, and be passed on when whoever
+        sent it has long been told that it is lost, and done it again. COMMIT is sent when the
+        transaction has its session.
+        """
+        try:
+            self._begin()
+            run()
+        except psycopg.Error as error:
+            if self._is_rolled_back():
+                raise
+            raise NotCommitted(str(error)) from error
+        self._aside.execute("COMMIT")
+
+    def _is_rolled_back(self) -> bool:
+        with contextlib.suppress(psycopg.Error):
+            self._aside.execute("ROLLBACK")
+            return True
+        return False

@@ -11,7 +11,8 @@ import secrets
 import selectors
 import socket
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import pq
@@ -28,13 +29,31 @@ HEAD_START = 0.5
 REST = 0.5
 #: How many seconds a host has to answer, where its URL does not say.
 PATIENCE = 10.0
+_UNKNOWN_SETTING = b"42704"
+
+
+class Greeting(NamedTuple):
+    """How a new session begins: what libpq is told, and then the server."""
+
+    parameters: Parameters
+    #: Statements without parameters; the last answers with one value.
+    statements: str
+    #: Which value that has to be, None where any will do.
+    answer: str | None
+    #: What is wrong where it is another, or none.
+    refusal: str
+
+
+#: Makes the greeting for one place.
+Greet = Callable[[Parameters], Greeting]
 
 
 class NotConnected(psycopg.OperationalError):
     """No host could be connected to; ``hopeless`` where waiting would help with none of them."""
 
     def __init__(self, texts: list[str]) -> None:
-        super().__init__("; ".join(dict.fromkeys(texts)))
+        # libpq gives advice in lines of their own.
+        super().__init__("; ".join(dict.fromkeys(" ".join(text.split()) for text in texts)))
         self.hopeless = all(_is_hopeless(text) for text in texts)
 
 
@@ -42,13 +61,15 @@ def _is_hopeless(text: str) -> bool:
     return any(phrase in text for phrase in remedies.LIBPQ)
 
 
-def connect_to_first(parameters: Parameters, seconds: float) -> pq.abc.PGconn:
+def connect_to_first(parameters: Parameters, seconds: float, greet: Greet) -> pq.abc.PGconn:
     """A libpq connection to the first host that will do, in the order in which they are given.
+
+    A host will do when it has answered the greeting.
 
     Raises NotConnected where none does in time, and psycopg.ProgrammingError for what libpq does
     not know.
     """
-    race = _Race(parameters, seconds)
+    race = _Race(parameters, seconds, greet)
     try:
         return race.run()
     finally:
@@ -58,29 +79,54 @@ def connect_to_first(parameters: Parameters, seconds: float) -> pq.abc.PGconn:
 class _Try:
     """A connection to one place that is being made."""
 
-    def __init__(self, parameters: Parameters, deadline: float) -> None:
+    def __init__(self, greeting: Greeting, deadline: float) -> None:
         self.deadline = deadline
-        self.pgconn = pq.PGconn.connect_start(make_conninfo("", **parameters).encode())
         self.waits_for = 0
+        self._greeting = greeting
+        self._greets = False
+        self._answer: str | None = None
+        conninfo = make_conninfo("", **greeting.parameters)
+        self.pgconn = pq.PGconn.connect_start(conninfo.encode())
 
     def go_on(self) -> bool:
-        """Do what can be done without waiting; whether it is connected."""
+        """Do what can be done without waiting; whether it is connected, and has been greeted."""
+        if self._greets:
+            return self._is_greeted()
         if self.pgconn.status != pq.ConnStatus.BAD:
             status = self.pgconn.connect_poll()
             if status == pq.PollingStatus.OK:
-                return True
+                self._greets = True
+                self.waits_for = selectors.EVENT_READ
+                self.pgconn.send_query(self._greeting.statements.encode())
+                return False
             if status in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
                 reads = status == pq.PollingStatus.READING
                 self.waits_for = selectors.EVENT_READ if reads else selectors.EVENT_WRITE
                 return False
-        raise NotConnected([self.pgconn.error_message.decode(errors="replace").strip()])
+        raise NotConnected([self.pgconn.error_message.decode(errors="replace")])
+
+    def _is_greeted(self) -> bool:
+        self.pgconn.consume_input()
+        while not self.pgconn.is_busy():
+            result = self.pgconn.get_result()
+            if result is None:
+                if self._greeting.answer not in (None, self._answer):
+                    raise NotConnected([self._greeting.refusal])
+                return True
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                if result.error_field(pq.DiagnosticField.SQLSTATE) == _UNKNOWN_SETTING:
+                    raise NotConnected([self._greeting.refusal])
+                raise NotConnected([result.error_message.decode(errors="replace")])
+            self._answer = (result.get_value(0, 0) or b"").decode() if result.ntuples else None
+        return False
 
 
 class _Race:
     """All places that a URL names, of which the first to be connected to is taken."""
 
-    def __init__(self, parameters: Parameters, seconds: float) -> None:
+    def __init__(self, parameters: Parameters, seconds: float, greet: Greet) -> None:
         now = time.monotonic()
+        self._greet = greet
         self._deadline = now + seconds
         patience = float(parameters.get("connect_timeout") or 0)
         self._patience = patience if patience > 0 else PATIENCE
@@ -135,7 +181,8 @@ class _Race:
         for number in begun:
             del self._due[number]
             self._untried.discard(number)
-            self._tries[number] = _Try(self._places[number], now + self._patience)
+            greeting = self._greet(self._places[number])
+            self._tries[number] = _Try(greeting, now + self._patience)
         return begun
 
     def _is_connected(self, number: int, ready: bool, now: float) -> bool:
@@ -145,10 +192,10 @@ class _Race:
                 return True
             if now >= min(one.deadline, self._deadline):
                 raise NotConnected([f"{self._name(number)} did not answer in time"])
-        except NotConnected as error:
+        except psycopg.OperationalError as error:
             self._tries.pop(number).pgconn.finish()
             self._failures[number] = str(error)
-            if not error.hopeless:
+            if not _is_hopeless(str(error)):
                 self._due[number] = now + REST
         return False
 

@@ -17,6 +17,14 @@ _READ_ONLY: Final = "connect to a server, and as an account, that may write"
 #: Where a table of statedb's is not there; it was when the Database was opened.
 TABLE: Final = "restore the table, or make it anew and empty: python -m statedb upgrade --url URL"
 _PARAMETERS: Final = "correct libpq's parameters in the URL"
+_POOLER: Final = (
+    "put pooler=transaction or pooler=session, whichever the pooler's mode is, into the URL:"
+    " docs/howto/pgbouncer.md"
+)
+#: Where the server was not told what its client said at once: a pooler has kept it to itself.
+UNTOLD: Final = "a pooler stands between, and does not pass on the parameter options"
+#: Where a pooler gives each statement to another session, and refuses transactions.
+PER_STATEMENT: Final = "statement pooling mode"
 _ROOM: Final = "make room on the disk that holds the database"
 
 #: By SQLite's result codes, without what extends them.
@@ -60,6 +68,9 @@ LIBPQ: Final = {
 }
 
 #: By the number of the error.
+    UNTOLD: _POOLER,
+    "unsupported startup parameter": _POOLER,
+    PER_STATEMENT: "let the pooler's mode be transaction or session",
 MYSQL: Final = {
     1021: _ROOM,
     1044: _GRANT,
