@@ -22,7 +22,7 @@ LAYERS = (
     ("values", "dialects", "dialects.sockets", "dialects.urls", "dialects.remedies"),
     ("dialects.turns", "dialects.sqlite_errors", "dialects.sqlite_log"),
     ("dialects.postgresql_hosts", "dialects.postgresql_connection"),
-    ("dialects.mysql_errors", "dialects.mysql_hosts"),
+    ("dialects.mysql_errors", "dialects.mysql_hosts", "dialects.mysql_tls"),
     ("dialects.sqlite_connection", "dialects.postgresql_sessions"),
     ("dialects.sqlite", "dialects.postgresql", "dialects.mysql"),
     ("connection", "operation"),

@@ -13,8 +13,15 @@ import pymysql
 from pymysql.constants import SERVER_STATUS
 from pymysql.cursors import Cursor
 
-from statedb.dialects import Dialect, Transaction
-from statedb.dialects.mysql_errors import code, failure, is_unique_violation, remedy, spoils
+from statedb.dialects import Dialect, Transaction, mysql_tls
+from statedb.dialects.mysql_errors import (
+    code,
+    failure,
+    is_distrust,
+    is_unique_violation,
+    remedy,
+    spoils,
+)
 from statedb.dialects.mysql_hosts import PATIENCE, Host, Hosts
 from statedb.dialects.sockets import keep_alive, readability_check, shut_down
 from statedb.dialects.urls import check_percent_encoded, check_port
@@ -23,8 +30,8 @@ from statedb.sqlfiles import Statements, hexadecimal_parameters, shipped
 
 _FORM = "mysql://user:password@host1:3306,host2:3306/database"
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-_TEXTS = ("unix_socket", "ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
-_SWITCHES = ("ssl_disabled", "ssl_verify_cert", "ssl_verify_identity")
+_TEXTS = ("unix_socket", *mysql_tls.TEXTS)
+_SWITCHES = mysql_tls.SWITCHES
 #: Of wsrep_sync_wait: before SELECT and BEGIN (1), UPDATE and DELETE (2), INSERT (4).
 _BEFORE_ALL = 7
 _UNKNOWN_VARIABLE, _READ_ONLY = 1193, 1836
@@ -91,6 +98,7 @@ def _options(query: str) -> dict[str, Any]:
                 f"after '?' a MySQL URL takes {', '.join(_TEXTS)} as text"
                 f" and {', '.join(_SWITCHES)} as true or false"
             )
+    mysql_tls.check_parameters(options)
     return options
 
 
@@ -108,7 +116,8 @@ def connect(target: MySQLTarget, timeout: float) -> pymysql.Connection[Any]:
         try:
             return _try(target, host, min(share, PATIENCE), timeout)
         except pymysql.MySQLError as error:
-            if failure(error) is None:
+            # Another may have a certificate that is in order.
+            if failure(error) is None and not is_distrust(error):
                 raise
     return _try(target, last, max(0.1, deadline - time.monotonic()), timeout)
 
@@ -127,6 +136,7 @@ def _connect(
     target: MySQLTarget, host: Host, share: float, timeout: float
 ) -> pymysql.Connection[Any]:
     deadline = time.monotonic() + share
+    encryption, options = mysql_tls.split(target.options)
     raw = OwnConnection(
         host=host[0],
         port=host[1],
@@ -139,7 +149,8 @@ def _connect(
         connect_timeout=share,
         read_timeout=share,
         write_timeout=share,
-        **target.options,
+        **options,
+        **mysql_tls.settings(encryption),
     )
     try:
         keep_alive(_descriptor(raw))

@@ -23,6 +23,11 @@ _REFUSED |= {1836, 4031}
 _LOST = {0, 2006, 2013, 2014, 2027, 2055, 1053, 1077, 1079, 1080, 1152, 1184, 1927, 3169}
 _LOST |= {1156, 1157, 1158, 1159, 1160, 1161}
 _LOST |= {1180, 3100}
+# How OpenSSL's names of what a server says of a client's certificate end.
+_DISTRUSTED = (
+    *("UNKNOWN_CA", "_CERTIFICATE", "CERTIFICATE_EXPIRED"),
+    *("CERTIFICATE_REVOKED", "CERTIFICATE_UNKNOWN", "CERTIFICATE_REQUIRED"),
+)
 # "Running with the --read-only option", but of other options too, which are there to stay.
 _OPTION_PREVENTS = 1290
 
@@ -39,7 +44,9 @@ def failure(error: BaseException) -> Failure | None:
     if number in _CONFLICT:
         return Failure.CONFLICT
     if number in _REFUSED or (number == _OPTION_PREVENTS and _is_read_only(error)):
-        return None if _is_distrust(error) else Failure.REFUSED
+        return None if is_distrust(error) else Failure.REFUSED
+    if _is_distrusted(error):
+        return None
     # An InternalError without a code is PyMySQL's own: packets came in a wrong order.
     torn = number is None and isinstance(error, pymysql.err.InternalError)
     return Failure.LOST if number in _LOST or torn else None
@@ -51,9 +58,20 @@ def _is_read_only(error: BaseException) -> bool:
     return "read-only" in text
 
 
-def _is_distrust(error: BaseException) -> bool:
+def is_distrust(error: BaseException) -> bool:
     """Whether there was a server, whose certificate is not to be trusted."""
-    return isinstance(getattr(error, "original_exception", None), ssl.SSLCertVerificationError)
+    return isinstance(_original(error), ssl.SSLCertVerificationError)
+
+
+def _is_distrusted(error: BaseException) -> bool:
+    """Whether it is the server that does not trust a client's certificate, or wants one."""
+    reason = getattr(error.__context__, "reason", None)
+    return isinstance(reason, str) and "ALERT" in reason and reason.endswith(_DISTRUSTED)
+
+
+def _original(error: BaseException) -> BaseException | None:
+    """What went wrong beneath the driver."""
+    return getattr(error, "original_exception", None)
 
 
 def is_unique_violation(error: BaseException) -> bool:
@@ -65,6 +83,11 @@ def remedy(error: BaseException) -> str | None:
         return None
     if code(error) == 1146 and ".statedb_" in str(error):
         return remedies.TABLE
+    distrust = _original(error)
+    if isinstance(distrust, ssl.SSLCertVerificationError):
+        return remedies.CERTIFICATES.get(distrust.verify_code, remedies.AUTHORITY)
+    if _is_distrusted(error):
+        return remedies.ACCOUNTS_CERTIFICATE
     return remedies.MYSQL.get(code(error) or 0)
 
 

@@ -27,6 +27,23 @@ UNTOLD: Final = "a pooler stands between, and does not pass on the parameter opt
 PER_STATEMENT: Final = "statement pooling mode"
 _ROOM: Final = "make room on the disk that holds the database"
 
+_FILES: Final = (
+    "see that the files that the URL names for TLS are there, in PEM, and that the key is this"
+    " user's alone"
+)
+_EXPIRED: Final = "renew the server's certificate, or set right whichever clock is wrong"
+_NAME: Final = "name the host in the URL as the server's certificate does"
+#: Where a server's certificate is not to be trusted.
+AUTHORITY: Final = "give as ssl_ca in the URL the CA that has signed the server's certificate"
+#: Where a server does not trust a client's.
+ACCOUNTS_CERTIFICATE: Final = (
+    "give the certificate and the key that the server wants of this account, signed by the CA that"
+    " it trusts and not expired"
+)
+
+#: By OpenSSL's number of what is wrong with a certificate.
+CERTIFICATES: Final = {9: _EXPIRED, 10: _EXPIRED, 62: _NAME, 64: _NAME}
+
 #: By SQLite's result codes, without what extends them.
 SQLITE: Final = {
     8: "let this user write to the file, to FILE-wal and FILE-shm if they are there, and to their"
@@ -51,6 +68,12 @@ POSTGRESQL: Final = {
 #: By a part of the message, where libpq could not connect and gives no SQLSTATE. These say that
 #: waiting will not help; in another language than English they are tried until the time is up.
 LIBPQ: Final = {
+    UNTOLD: _POOLER,
+    "unsupported startup parameter": _POOLER,
+    PER_STATEMENT: "let the pooler's mode be transaction or session",
+    # Before what else does not exist.
+    "certificate file": _FILES,
+    "private key file": _FILES,
     "authentication failed": _LOG_IN,
     "no password supplied": _LOG_IN,
     "no pg_hba.conf entry": _LOG_IN,
@@ -60,17 +83,20 @@ LIBPQ: Final = {
     "does not exist": _DATABASE,
     "permission denied for database": "grant this account CONNECT on this database",
     "does not support SSL": "let the server take TLS, or have sslmode in the URL not ask for it",
-    "certificate verify failed": "give sslrootcert in the URL that signed the server's certificate",
-    "server certificate for": "name the host in the URL as the server's certificate does",
+    "certificate verify failed": "give as sslrootcert in the URL the CA that has signed the"
+    f" server's certificate; or, if it has expired, {_EXPIRED}",
+    "server certificate for": _NAME,
+    "valid client certificate": ACCOUNTS_CERTIFICATE,
+    # What the server says of a client's certificate.
+    "alert unknown ca": ACCOUNTS_CERTIFICATE,
+    "alert bad certificate": ACCOUNTS_CERTIFICATE,
+    "alert certificate": ACCOUNTS_CERTIFICATE,
     "invalid integer value": _PARAMETERS,
     ' value: "': _PARAMETERS,
     "definition of service": _PARAMETERS,
 }
 
 #: By the number of the error.
-    UNTOLD: _POOLER,
-    "unsupported startup parameter": _POOLER,
-    PER_STATEMENT: "let the pooler's mode be transaction or session",
 MYSQL: Final = {
     1021: _ROOM,
     1044: _GRANT,
@@ -85,6 +111,8 @@ MYSQL: Final = {
     1698: _LOG_IN,
     1792: _READ_ONLY,
     1836: _READ_ONLY,
+    2026: "let the server take TLS, and have the URL name files for it that are there, in PEM",
+    3159: "leave ssl_disabled out of the URL",
     3118: _LOG_IN,
     4151: _LOG_IN,
 }
