@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import inspect
-import os
 import re
 import shlex
 import subprocess
@@ -13,17 +12,18 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import documents
 import pytest
+from documents import run
 
 import statedb
 from statedb import MastersConnector, StateConnector, errors, masters, names, state, values
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+README = (documents.ROOT / "README.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return documents.blocks(README, language)
 
 
 def table(heading: str) -> list[list[str]]:
@@ -36,24 +36,6 @@ def table(heading: str) -> list[list[str]]:
 def coded(text: str) -> list[str]:
     """What stands in backquotes."""
     return re.findall(r"`([^`]+)`", text)
-
-
-def run(program: str, directory: Path) -> list[str]:
-    """What a program prints in a directory; it fails by as much as a warning."""
-    path = directory / "program.py"
-    path.write_text(program, "utf-8")
-    environment = {key: value for key, value in os.environ.items() if key != "STATEDB_URL"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(path)],
-        cwd=directory,
-        env={**environment, "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
 
 
 def twisted_recipe() -> str:
@@ -76,9 +58,9 @@ def test_each_program_prints_what_is_said_beside_it(number: int, tmp_path: Path)
     program = blocks("python")[number]
     if "twisted" in imported(program):
         twisted_recipe()
-    said = re.findall(r"# -> (.+)$", program, re.MULTILINE)
+    said = documents.said(program)
     assert len(said) == program.count("print(") > 0
-    assert run(program, tmp_path) == said
+    assert documents.run(program, tmp_path) == said
 
 
 def test_there_is_a_program_for_each_kind_of_caller() -> None:
@@ -181,7 +163,7 @@ def test_what_is_to_be_run_or_read_is_there() -> None:
     paths = re.findall(r"\]\(([^)]+)\)", README)
     paths += [word for one in blocks("sh") for word in one.split() if word.endswith(".py")]
     assert paths
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [path for path in paths if not (documents.ROOT / path).exists()] == []
 
 
 # --- Its tables ---
