@@ -15,6 +15,12 @@ import statedb
 
 #: The pages whose programs need a server, and of which engine.
 SERVERS = {"failover": "postgresql", "galera": "mariadb"}
+#: Those whose programs need more than that, and are run where it is.
+ELSEWHERE = {
+    "buildbot": "tests/clusters/buildbot_masters.py",
+    "pgbouncer": "tests/test_pgbouncer.py",
+    "tls": "tests/test_tls.py",
+}
 PAGES = [ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
 WITH_PROGRAMS = [page for page in PAGES if documents.blocks(page.read_text("utf-8"), "python")]
 
@@ -35,7 +41,9 @@ def _check_programs(page: Path, directory: Path, **environment: str) -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    "page", [page for page in WITH_PROGRAMS if page.stem not in SERVERS], ids=lambda page: page.stem
+    "page",
+    [page for page in WITH_PROGRAMS if page.stem not in {*SERVERS, *ELSEWHERE}],
+    ids=lambda page: page.stem,
 )
 def test_each_program_prints_what_its_page_says(page: Path, tmp_path: Path) -> None:
     _check_programs(page, tmp_path)
@@ -49,6 +57,13 @@ def test_so_does_each_that_needs_a_server(
     if engine.name != SERVERS[name]:
         pytest.skip("the page is another engine's")
     _check_programs(ROOT / "docs" / "howto" / f"{name}.md", tmp_path, STATEDB_URL=url)
+
+
+def test_the_others_are_run_elsewhere() -> None:
+    for name, place in ELSEWHERE.items():
+        test = (ROOT / place).read_text("utf-8")
+        assert f"{name}.md" in test
+        assert "blocks(" in test
 
 
 def test_every_operation_is_in_the_reference() -> None:
