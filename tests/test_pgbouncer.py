@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import documents
 import psycopg
 import pytest
 from conftest import ABSENT, ENGINES
@@ -73,14 +74,14 @@ def await_(condition: Callable[[], bool], what: str) -> None:
 
 # --- Many callers -----------------------------------------------------------------------------
 
-HOWTO = (Path(__file__).resolve().parent.parent / "docs/howto/pgbouncer.md").read_text("utf-8")
+HOWTO = (documents.ROOT / "docs/howto/pgbouncer.md").read_text("utf-8")
 THREADS, ROUNDS = 8, 10
 KINDS = 5
 
 
 def as_in_the_howto(port: int, **settings: str) -> PgBouncer:
     """The pooler of the how-to's ini file, but for where it listens and who may log in."""
-    (text,) = re.findall(r"^```ini\n(.*?)^```$", HOWTO, re.MULTILINE | re.DOTALL)
+    (text,) = documents.blocks(HOWTO, "ini")
     told = configparser.ConfigParser()
     told.read_string(text)
     ini = dict(told["pgbouncer"])
@@ -91,14 +92,14 @@ def as_in_the_howto(port: int, **settings: str) -> PgBouncer:
 
 
 def test_the_how_tos_program_prints_what_is_said_beside_it(
-    port: int, name: str, capsys: pytest.CaptureFixture[str]
+    port: int, name: str, tmp_path: Path
 ) -> None:
-    (program,) = re.findall(r"^```python\n(.*?)^```$", HOWTO, re.MULTILINE | re.DOTALL)
+    (program,) = documents.blocks(HOWTO, "python")
     place = "postgresql://app:password@127.0.0.1:6432/app"
     assert f'"{place}?pooler=transaction"' in program
     with as_in_the_howto(port) as pooler:
-        exec(program.replace(place, pooler.url(name)), {})
-    assert capsys.readouterr().out.splitlines() == re.findall(r"# -> (.+)$", program, re.MULTILINE)
+        printed = documents.run(program.replace(place, pooler.url(name)), tmp_path)
+    assert printed == documents.said(program)
 
 
 def test_four_hundred_operations_from_eight_threads_share_three_sessions(

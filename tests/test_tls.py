@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import documents
 import psycopg
 import pymysql
 import pytest
@@ -295,31 +296,24 @@ def test_an_account_can_be_known_by_its_certificate(secure: Secure, tmp_path: Pa
 
 # --- The how-to -------------------------------------------------------------------------------
 
-HOWTO = (Path(__file__).resolve().parent.parent / "docs/howto/tls.md").read_text("utf-8")
-
-
-def _blocks(language: str) -> list[str]:
-    found = re.findall(rf"^```{language}\n(.*?)^```$", HOWTO, re.MULTILINE | re.DOTALL)
-    return [one.replace("db.example.com", "localhost") for one in found]
+HOWTO = (documents.ROOT / "docs/howto/tls.md").read_text("utf-8")
 
 
 def test_the_how_tos_commands_make_certificates_that_its_urls_verify(
     secure: Secure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for commands in _blocks("sh"):
-        subprocess.run(["sh", "-e"], input=commands.encode(), cwd=tmp_path, check=True)
+    for commands in documents.blocks(HOWTO, "sh"):
+        here = commands.replace("db.example.com", "localhost").encode()
+        subprocess.run(["sh", "-e"], input=here, cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
-    (program,) = _blocks("python")
-    (query,) = (
-        "".join(re.findall(r'"([^"]*)"', statement)).partition("?")[2]
-        for statement in re.findall(r"^\w+ = ((?:.+\n)+?)(?=\w)", program, re.MULTILINE)
-        if secure.full.partition("=")[0] in statement
-    )
+    scheme = secure.url("localhost", "").partition("://")[0]
+    (program,) = (one for one in documents.blocks(HOWTO, "python") if f'"{scheme}://' in one)
+    ((place, query),) = re.findall(r'^url = "(.*?)\?(.*)"$', program, re.MULTILINE)
     rows = HOWTO.partition("\n| ")[2].partition("\n\n")[0]
     assert f"`{query}`" in rows
     with secure.showing((tmp_path / "server.pem", tmp_path / "server.key")):
-        with statedb.connect(secure.url("localhost", query)) as db:
-            assert db.run(secure.is_encrypted) is True
+        program = program.replace(place, secure.url("localhost", "").rstrip("?"))
+        assert documents.run(program, tmp_path) == documents.said(program)
         refused(secure.verified(), "certificate verify failed")
         # Those of its table that encrypt in any case, whether they verify or not.
         for row in rows.splitlines()[2:5]:

@@ -9,7 +9,6 @@ import contextlib
 import inspect
 import json
 import os
-import re
 import shutil
 import signal
 import sqlite3
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import buildbot_state
+import documents
 import pytest
 from buildbot.db.state import StateConnectorComponent
 from buildbot.test.util.interfaces import InterfaceTests
@@ -29,9 +29,8 @@ from engines import PostgreSQL
 import statedb
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-EXAMPLE = ROOT / "docs" / "examples" / "buildbot_state.py"
-HOW_TO = (ROOT / "docs" / "howto" / "buildbot.md").read_text("utf-8")
-TAC, COPY = re.findall(r"^```python\n(.*?)^```$", HOW_TO, re.MULTILINE | re.DOTALL)
+HOW_TO = (documents.ROOT / "docs" / "howto" / "buildbot.md").read_text("utf-8")
+TAC, COPY = documents.blocks(HOW_TO, "python")
 COMMAND = Path(sys.executable).with_name("buildbot")
 ITS_URL = '"postgresql://buildbot@db.example.org/state"'
 #: For a machine that is slow.
