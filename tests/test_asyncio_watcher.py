@@ -6,7 +6,6 @@ Each test runs it as its users do: as a program, on services and a database of t
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -21,6 +20,8 @@ import statedb
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "docs" / "examples" / "asyncio_watcher.py"
 PATIENCE = 60.0
+
+pytestmark = pytest.mark.once
 
 
 class Service:
@@ -47,14 +48,13 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture
-def start(url: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts a watcher on the test's database."""
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a watcher on a database."""
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments: str, database: str = url) -> subprocess.Popen[str]:
+        def start(database: str, *arguments: str) -> subprocess.Popen[str]:
             watcher = subprocess.Popen(
                 [sys.executable, "-W", "error", str(EXAMPLE), *arguments, f"--url={database}"],
-                env={**os.environ, "PYTHONASYNCIODEBUG": "1"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -79,32 +79,31 @@ def test_it_tells_what_has_changed_since_somebody_last_looked(
     absent = Service()
     names = [service.name, absent.name]
     service.come_up()
-    assert sorted(told(start(*names))) == sorted(
+    assert sorted(told(start(url, *names))) == sorted(
         [f"{service.name} is up", f"{absent.name} is down"]
     )
-    assert told(start(*names)) == []
+    assert told(start(url, *names)) == []
     service.go_down()
-    assert told(start(*names)) == [f"{service.name} is down"]
+    assert told(start(url, *names)) == [f"{service.name} is down"]
     with statedb.connect(url) as db:
         watcher = db.state.thdGetObjectId("services", "Watcher")
         assert db.state.thdGetStates(watcher) == dict.fromkeys(names, False)
 
 
 def test_of_several_at_once_one_tells_each_change(
-    start: Callable[..., subprocess.Popen[str]], service: Service
+    start: Callable[..., subprocess.Popen[str]], service: Service, url: str
 ) -> None:
     service.come_up()
     names = [f"localhost:{service.name.partition(':')[2]}", service.name]
-    watchers = [start(*names) for _ in range(3)]
+    watchers = [start(url, *names) for _ in range(3)]
     lines = [line for watcher in watchers for line in told(watcher)]
     assert sorted(lines) == sorted(f"{name} is up" for name in names)
 
 
-@pytest.mark.once
 def test_it_looks_again_and_again_until_it_is_interrupted(
-    start: Callable[..., subprocess.Popen[str]], service: Service
+    start: Callable[..., subprocess.Popen[str]], service: Service, tmp_path: Path
 ) -> None:
-    watcher = start(service.name, "--interval=0.05")
+    watcher = start(f"sqlite:///{tmp_path}/seen.sqlite", service.name, "--interval=0.05")
     assert watcher.stdout is not None
     assert watcher.stdout.readline() == f"{service.name} is down\n"
     service.come_up()
@@ -114,15 +113,14 @@ def test_it_looks_again_and_again_until_it_is_interrupted(
     assert watcher.returncode == 130
 
 
-@pytest.mark.once
 def test_what_it_cannot_do_it_says_in_a_line(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    watcher = start("127.0.0.1:80", database=f"sqlite:///{tmp_path}/no/such.sqlite")
+    watcher = start(f"sqlite:///{tmp_path}/no/such.sqlite", "127.0.0.1:80")
     output, errors = watcher.communicate(timeout=PATIENCE)
     assert (watcher.returncode, output) == (1, "")
     assert errors.startswith("asyncio_watcher: upgrade failed: cannot open")
     assert errors.count("\n") == 1
-    watcher = start("localhost")
+    watcher = start("sqlite://", "localhost")
     assert "'localhost' is no host:port" in watcher.communicate(timeout=PATIENCE)[1]
     assert watcher.returncode == 2

@@ -12,12 +12,23 @@ from typing import Any
 from conftest import ABSENT
 from test_readme import run, twisted_recipe
 
+import statedb
+
 CALLS = 50
+#: The database of tests whose subject is the reactor, and the same on every engine.
+KEPT = "sqlite:///kept.sqlite"
 
 
 def outcome(program: str, directory: Path, url: str = "sqlite://") -> list[str]:
     """What a program prints that has the recipe, a URL, and what occupies workers."""
     return run(f"{twisted_recipe()}\n{COMMON}\nurl = {url!r}\n{program}", directory)
+
+
+def kept(directory: Path) -> dict[str, Any]:
+    """What a program with a database of its own has left."""
+    with statedb.connect(f"sqlite:///{directory}/kept.sqlite") as db:
+        nightly = db.state.thdGetObjectId("nightly", "Scheduler")
+        return db.state.thdGetStates(nightly)
 
 
 COMMON = """
@@ -116,7 +127,7 @@ task.react(main)
 
 
 def test_a_cancelled_call_that_is_under_way_is_done_and_its_error_is_nobodys(
-    url: str, objectid: int, stored: Callable[..., Any], tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     program = """
 async def main(reactor):
@@ -144,13 +155,11 @@ async def main(reactor):
 
 task.react(main)
 """
-    assert outcome(program, tmp_path, url) == ["cancelled False False", "7"] * 2
-    assert stored(objectid, "last") == 7
+    assert outcome(program, tmp_path, KEPT) == ["cancelled False False", "7"] * 2
+    assert kept(tmp_path) == {"last": 7}
 
 
-def test_a_deferred_that_runs_out_of_time_cancels_what_has_not_begun(
-    url: str, objectid: int, stored: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_deferred_that_runs_out_of_time_cancels_what_has_not_begun(tmp_path: Path) -> None:
     program = """
 async def main(reactor):
     with statedb.connect(url) as db:
@@ -169,8 +178,8 @@ async def main(reactor):
 
 task.react(main)
 """
-    assert outcome(program, tmp_path, url) == ["out of time", "first first, third"]
-    assert stored(objectid, "last") == "first, third"
+    assert outcome(program, tmp_path, KEPT) == ["out of time", "first first, third"]
+    assert kept(tmp_path) == {"last": "first, third"}
 
 
 def test_deferreds_cancelled_at_any_moment_leave_no_worker_stuck(
@@ -238,14 +247,15 @@ reactor.run()
 
 
 def test_what_was_under_way_when_the_reactor_stopped_is_done_all_the_same(
-    url: str, objectid: int, stored: Callable[..., Any], tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    program = f"""
+    program = """
 async def main(reactor):
     with statedb.connect(url) as db:
+        nightly = await deferred(db.state.getObjectId("nightly", "Scheduler"))
         block = Block()
-        waiting = deferred(db.state.setState({objectid}, "other", 8))
-        future = db.state.updateState({objectid}, "last", lambda last: block(7), None)
+        waiting = deferred(db.state.setState(nightly, "other", 8))
+        future = db.state.updateState(nightly, "last", lambda last: block(7), None)
         await block.begun
         # Of what fires when the reactor is gone nobody is told.
         reactor.addSystemEventTrigger("after", "shutdown", block.go_on.set)
@@ -255,5 +265,5 @@ async def main(reactor):
 
 task.react(main)
 """
-    assert outcome(program, tmp_path, url) == []
-    assert (stored(objectid, "last"), stored(objectid, "other")) == (7, 8)
+    assert outcome(program, tmp_path, KEPT) == []
+    assert kept(tmp_path) == {"last": 7, "other": 8}

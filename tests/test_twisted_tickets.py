@@ -22,6 +22,7 @@ PATIENCE = 60.0
 ASKED = 40
 
 pytest.importorskip("twisted")
+pytestmark = pytest.mark.once
 
 
 class Dispenser:
@@ -88,7 +89,6 @@ def test_dispensers_of_one_database_never_give_a_number_twice(
         assert visit.recv(100) == b""
 
 
-@pytest.mark.once
 def test_what_is_no_desk_gets_no_ticket(start: Callable[[str], Dispenser], tmp_path: Path) -> None:
     dispenser = start(f"sqlite:///{tmp_path}/tickets.sqlite")
     with dispenser.visit() as visit, visit.makefile("r", encoding="utf-8") as answers:
@@ -100,7 +100,6 @@ def test_what_is_no_desk_gets_no_ticket(start: Callable[[str], Dispenser], tmp_p
     dispenser.stop()
 
 
-@pytest.mark.once
 def test_what_it_cannot_do_it_says_in_a_line(
     start: Callable[[str], Dispenser], tmp_path: Path
 ) -> None:
