@@ -28,7 +28,7 @@ from engines import PostgreSQL
 
 import statedb
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+EXAMPLE = documents.ROOT / "docs" / "examples" / "buildbot_state.py"
 HOW_TO = (documents.ROOT / "docs" / "howto" / "buildbot.md").read_text("utf-8")
 TAC, COPY = documents.blocks(HOW_TO, "python")
 COMMAND = Path(sys.executable).with_name("buildbot")
