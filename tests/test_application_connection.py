@@ -190,6 +190,20 @@ def test_within_a_savepoint_of_the_applications_only_that_is_undone(
     assert [stored(objectid, name) for name in ("kept", "undone", "kept too")] == [1, ABSENT, 1]
 
 
+def test_a_savepoint_with_which_the_application_begins_outlives_what_is_written_within(
+    application: Connect, objectid: int, stored: Stored
+) -> None:
+    own = application()
+    cursor = own.cursor()
+    cursor.execute("SAVEPOINT the_application_s")
+    set_states(own, objectid, {"undone": 1, "more": 2})
+    cursor.execute("ROLLBACK TO SAVEPOINT the_application_s")
+    set_states(own, objectid, {"kept": 1})
+    cursor.execute("RELEASE SAVEPOINT the_application_s")
+    own.commit()
+    assert [stored(objectid, name) for name in ("undone", "kept")] == [ABSENT, 1]
+
+
 @pytest.mark.parametrize("autocommit", [True, False])
 def test_an_error_of_ours_leaves_the_transaction_usable(
     application: Connect, own_table: None, objectid: int, stored: Stored, autocommit: bool

@@ -234,7 +234,11 @@ def transaction(raw: Any) -> Transaction:
 
 
 def begin_implicit(raw: pymysql.Connection[Any], cursor: Any) -> None:
-    cursor.execute("BEGIN")
+    """The server begins it with the next statement by itself.
+
+    A savepoint of the application's may be there already, though the server reports no transaction
+    until a table is used: BEGIN would end it.
+    """
 
 
 def why_unusable(raw: Any) -> str | None:
