@@ -12,6 +12,7 @@ from statedb import dialects
 from statedb.dialects import Dialect, Failure, Transaction
 from statedb.errors import DatabaseError, UnusableConnectionError
 from statedb.sqlfiles import Statements
+from statedb.wrappers import WrappedConnection, unwrapped
 
 Row = tuple[Any, ...]
 Parameters = Mapping[str, Any] | Sequence[Any]
@@ -388,19 +389,22 @@ class _Transaction:
             conn.error = first
 
 
-AnyConnection = Connection | DriverConnection
+#: What operations take: statedb's own, an application's, and what a framework put around that.
+AnyConnection = Connection | DriverConnection | WrappedConnection
 
 
 def adapt(conn: AnyConnection) -> Connection:
     """The connection itself if it is statedb's, else one around an application's own.
 
     Raises InvalidTypeError for what is no connection, and UnusableConnectionError for a psycopg
-    connection in pipeline mode and a PyMySQL one with unread rows.
+    connection in pipeline mode, a PyMySQL one with unread rows, and one given back to its pool.
+    What a framework has around the driver's connection may refuse with an error of its own.
     """
     if type(conn) is Connection:
         return conn
-    dialect = dialects.for_connection(conn)
-    reason = dialect.why_unusable(conn)
+    raw = unwrapped(conn)
+    dialect = dialects.for_connection(raw, conn)
+    reason = dialect.why_unusable(raw)
     if reason is not None:
         raise UnusableConnectionError(f"this {dialect.driver} connection {reason}")
-    return Connection(conn, dialect)
+    return Connection(raw, dialect)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from statedb.connection import Connection
+from statedb.connection import AnyConnection, Connection, adapt
 from statedb.dialects import Transaction
-from statedb.errors import SchemaError
+from statedb.errors import SchemaError, UnusableConnectionError
 from statedb.masters import set_all_masters_active_long_time_ago
 from statedb.operation import operation
 
@@ -47,12 +47,18 @@ def find_version(conn: Connection, tables: Sequence[str]) -> int:
 
 
 @operation(repeatable=True)
-def upgrade(conn: Connection) -> int:
+def upgrade(conn: AnyConnection) -> int:
     """Create the tables or bring them up to date; the version they had, 0 where there were none.
 
     Safe to run again, and by many processes at once: one at a time looks and does what is missing.
     Where there were older tables, all masters are made active long time ago, as upgrades do.
+    An application's own connection has to be in autocommit where making a table commits.
     """
+    conn = adapt(conn)
+    if conn.dialect.creating_commits and conn.in_transaction:
+        raise UnusableConnectionError(
+            "making tables commits what is open: upgrade them on a connection in autocommit"
+        )
     with conn.transaction():
         try:
             conn.fetch_one(conn.sql["lock_schema"])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statedb import sqlfiles
 from statedb.errors import DriverMissingError, InvalidTypeError, InvalidURLError
+from statedb.wrappers import NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +105,8 @@ class Dialect:
     contains: str = "INSTR({field}, {value}) > 0"
     #: Whether missing tables are created on the first connection.
     creates_schema: bool = False
+    #: Whether creating a table commits the transaction that is open.
+    creating_commits: bool = False
     #: Whether several callers' writes are committed at once, each in a savepoint of its own; else
     #: those of one operation may become one statement.
     shares_commits: bool = False
@@ -198,8 +201,11 @@ def for_url(url: str) -> Dialect:
     raise InvalidURLError(f"a database URL begins with {_either(f'{one}://' for one in schemes)}")
 
 
-def for_connection(raw: Any) -> Dialect:
-    """The dialect of an application's own connection, by the module of its driver."""
+def for_connection(raw: Any, given: Any = None) -> Dialect:
+    """The dialect of an application's own connection, by the module of its driver.
+
+    Where the connection was found within something else, errors name that too.
+    """
     kind = type(raw)
     dialect = _by_connection_type.get(kind)
     if dialect is None:
@@ -209,10 +215,16 @@ def for_connection(raw: Any) -> Dialect:
                 dialect = _by_connection_type[kind] = _loaded(name)
                 return dialect
         known = dict.fromkeys(one.driver for one in _known.values())
+        within = "" if given is None or given is raw else f", within a {_full_name(type(given))},"
         raise InvalidTypeError(
-            f"a {kind.__module__}.{kind.__qualname__} is no connection of statedb, {_either(known)}"
+            f"a {_full_name(kind)}{within} is no connection of statedb, {_either(known)}; legal are"
+            f" these and, around one of these drivers', {NAMES}"
         )
     return dialect
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _either(words: Iterable[str]) -> str:

@@ -284,6 +284,7 @@ DIALECT = Dialect(
     to_driver=hexadecimal_parameters,
     binary=bytes.hex,
     least_lock_wait=1.0,
+    creating_commits=True,
     certification="SHOW VARIABLES LIKE 'wsrep_on'",
     locks_gaps=True,
     session=lambda raw: raw.session,

@@ -124,7 +124,9 @@ class SQLAlchemyCore(ThreadedSide):
                 done = connection.execute(sa.insert(OBJECTS), {"name": name, "class_name": CLASS})
             except sa.exc.IntegrityError:
                 return connection.execute(SELECT_OBJECT, key).scalar_one()
-            return done.inserted_primary_key[0]
+            inserted = done.inserted_primary_key
+            assert inserted is not None
+            return inserted[0]
 
     def create(self, key: str, value: Value) -> Value:
         with self._engine.connect() as connection:
