@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -15,14 +17,21 @@ STATEMENTS = ["COMMIT", "UPDATE", "INSERT", "DELETE", "SELECT"]
 
 @contextmanager
 def again_and_again(
-    fault: Callable[[random.Random], None], *, seed: int, least: float, most: float
+    fault: Callable[[random.Random], None],
+    *,
+    seed: int,
+    least: float,
+    most: float,
+    times: float = math.inf,
 ) -> Iterator[None]:
-    """Have a fault happen all the while, each time after so many seconds."""
+    """Have a fault happen all the while, each time after so many seconds, that often at most."""
     chance = random.Random(seed)
     over = threading.Event()
 
     def work() -> None:
-        while not over.wait(chance.uniform(least, most)):
+        for number in itertools.count():
+            if number >= times or over.wait(chance.uniform(least, most)):
+                break
             fault(chance)
 
     thread = threading.Thread(target=work)
