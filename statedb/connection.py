@@ -289,6 +289,15 @@ class Connection:
         """
         return _Transaction(self)
 
+    def snapshot(self) -> _Transaction:
+        """A context manager: what is read within is all of one moment. Nothing is written within.
+
+        Not within a transaction, which has a moment of its own.
+        """
+        if self.in_transaction:
+            raise UnusableConnectionError("a snapshot cannot begin within a transaction")
+        return _Transaction(self, snapshot=True)
+
     def reset(self) -> None:
         """Roll back whatever was begun, so that the connection is as new."""
         self.raw.rollback()
@@ -316,13 +325,14 @@ class Connection:
 
 
 class _Transaction:
-    """One ``with conn.transaction():``."""
+    """One ``with conn.transaction():`` or ``with conn.snapshot():``."""
 
-    __slots__ = ("_conn", "_savepoint")
+    __slots__ = ("_conn", "_savepoint", "_snapshot")
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, *, snapshot: bool = False) -> None:
         self._conn = conn
         self._savepoint: str | None = None
+        self._snapshot = snapshot
 
     def __enter__(self) -> Connection:
         conn = self._conn
@@ -332,7 +342,9 @@ class _Transaction:
             self._savepoint = f"statedb_{conn._depth}"
             conn._send(f"SAVEPOINT {self._savepoint}", None, False)
         else:
-            conn._send(conn.dialect.begin, None, False)
+            dialect = conn.dialect
+            for begin in dialect.begin_snapshot if self._snapshot else (dialect.begin,):
+                conn._send(begin, None, False)
         conn._depth += 1
         return conn
 
@@ -354,7 +366,7 @@ class _Transaction:
     def _end(self) -> None:
         conn = self._conn
         if self._savepoint is None:
-            conn._send("COMMIT", None, True)
+            conn._send("COMMIT", None, not self._snapshot)
         else:
             conn._send(f"RELEASE SAVEPOINT {self._savepoint}", None, False)
         conn._depth -= 1

@@ -113,6 +113,15 @@ class Database:
         """
         return self._executor.stats()
 
+    def snapshot(self) -> AbstractContextManager[Connection]:
+        """A context manager: what this thread reads with this Database within is of one moment.
+
+        It yields the Connection. Nothing is written within. Each statement may last the timeout;
+        the block as long as you like: a server keeps what was overwritten meanwhile, SQLite its
+        whole log, and with a rollback journal its writers waiting. Not within a transaction.
+        """
+        return self._executor.transaction(snapshot=True)
+
     def upgrade(self) -> None:
         """Create the tables, or bring them up to date. Safe to run again, and by many at once.
 

@@ -245,15 +245,16 @@ class Executor:
     # --- Transactions ---
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, *, snapshot: bool = False) -> Iterator[Connection]:
         """A connection in a transaction, which calls from this thread join until its end."""
+        begin = Connection.snapshot if snapshot else Connection.transaction
         current = self._here.connection
         if current is not None:
-            with current.transaction():
+            with begin(current):
                 yield current
             return
         self.check_open()
-        conn, block = self._begin()
+        conn, block = self._begin(begin)
         self._here.connection = conn
         try:
             with ExitStack() as stack:
@@ -276,12 +277,12 @@ class Executor:
             conn.statement_timeout = None
             self._pool.give_back(conn)
 
-    def _begin(self) -> tuple[Connection, Any]:
+    def _begin(self, begin: Callable[[Connection], Any]) -> tuple[Connection, Any]:
         deadline = time.monotonic() + self.timeout
         attempts = Attempts(self.transaction, self._pool, deadline)
         while True:
             conn = self._take(attempts)
-            block = conn.transaction()
+            block = begin(conn)
             try:
                 block.__enter__()
             except BaseException as error:

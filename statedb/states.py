@@ -79,21 +79,20 @@ def set_states(conn: AnyConnection, objectid: int, values: Mapping[str, Any]) ->
         key = {"objectid": check_id(objectid, "an objectid")}
         if conn.fetch_one(conn.sql["lock_object"], key) is None:
             raise no_such_object(conn, objectid)
-        if rows:
-            _upsert(conn, list(rows.values()))
+        write_rows(conn, list(rows.values()))
     return {name: decode_value(row["value"], objectid, name) for name, row in rows.items()}
 
 
-def _upsert(conn: Connection, rows: list[dict[str, Any]]) -> None:
+def write_rows(conn: Connection, rows: list[dict[str, Any]]) -> None:
+    """Write values of objects that are locked; no two of them are the same object's of one name."""
     if "upsert_values" not in conn.sql:
         # Of an engine in this process more than one row to a statement is no gain. It locks the
         # whole file, and stores side by side what comes one after the other.
         conn.execute_many(conn.sql["upsert_value"], rows)
         return
-    for some in _loads(sorted(rows, key=lambda row: row["name_hash"])):
-        columns = {key: [row[key] for row in some] for key in some[0] if key != "objectid"}
-        sql, parameters = conn.sql.for_each("upsert_values", columns)
-        conn.execute(sql, parameters | {"objectid": some[0]["objectid"]})
+    for some in _loads(sorted(rows, key=lambda row: (row["objectid"], row["name_hash"]))):
+        columns = {key: [row[key] for row in some] for key in some[0]}
+        conn.execute(*conn.sql.for_each("upsert_values", columns))
 
 
 def _loads(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -106,7 +105,8 @@ def _loads(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
             yield load
             load, characters = [], len(row["value"])
         load.append(row)
-    yield load
+    if load:
+        yield load
 
 
 def _several(conn: Connection, names: Iterable[str]) -> Iterable[str]:

@@ -397,7 +397,8 @@ def _parameters(text: str) -> dict[str, Any]:
     """Something for each parameter of a statement."""
     found = sqlfiles._PARAMETER.findall(text)
     # Arrays of whatever are marked as bytes are.
-    numbers = {name for name, kind in found if kind == "s"} | {"objectid", "stamp"}
+    numbers = {name for name, kind in found if kind == "s"}
+    numbers |= {"objectid", "stamp", "token", "incarnation", "last_active", "expire_after"}
     texts = {"value", "session"}
     return {
         name: "1" if name in texts else 1 if name in numbers else b"\0" * 32 for name, _ in found
@@ -453,6 +454,8 @@ def test_the_statements_of_the_hot_paths_use_an_index(
         *("select_master", "select_master_id", "update_heartbeat", "select_overdue_masters"),
         *("select_claimant", "update_free_claim", "lock_claim", "select_claim_of_rival"),
         *("select_claim_counts", "lock_claims_of_masters", "update_claims_released"),
+        *("select_page_of_values", "select_standings", "select_tokens"),
+        *("lock_objects", "select_master_ids"),
     ):
         if name not in source:
             continue  # this engine has another way

@@ -74,3 +74,11 @@ SET masterid = NULL
 WHERE identity_hash = %(identity_hash)b
   AND masterid + 0 = %(masterid)s
   AND token = %(token)s;
+
+-- name: select_tokens
+-- A page of the things that were ever claimed, held or not.
+SELECT identity_hash, kind, name, token
+FROM statedb_claims
+WHERE identity_hash > %(identity_hash)b
+ORDER BY identity_hash
+LIMIT %(count)s;

@@ -135,3 +135,26 @@ WHERE id = %(masterid)s
 -- Deletes a master, which holds nothing.
 DELETE FROM statedb_masters
 WHERE id = %(masterid)s;
+
+-- name: select_standings
+-- A page of masters, by what is looked up anyway, and for how long each was silent.
+SELECT
+  name_hash,
+  id,
+  name,
+  active,
+  last_active,
+  expire_after,
+  incarnation,
+  /*now*/ - last_active
+FROM statedb_masters
+WHERE name_hash > %(name_hash)b
+ORDER BY name_hash
+LIMIT %(count)s;
+
+-- name: select_master_ids
+-- The ids of several names.
+SELECT id
+FROM statedb_masters
+WHERE name_hash IN (/*each*/ %(name_hash)b /*end*/)
+ORDER BY id;

@@ -68,3 +68,8 @@ WHERE objectid = %(objectid)s;
 -- Deletes an object, but not its values.
 DELETE FROM statedb_objects
 WHERE id = %(objectid)s;
+
+-- name: select_value_count
+-- How many values there are.
+SELECT COUNT(objectid)
+FROM statedb_states;

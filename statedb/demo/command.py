@@ -8,11 +8,7 @@ import tempfile
 import time
 import urllib.parse
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from statedb import dialects
 from statedb.database import Database, connect
@@ -21,6 +17,7 @@ from statedb.demo.facts import DidNotHappen
 from statedb.demo.scene import forget
 from statedb.demo.story import PATIENCE, Story
 from statedb.errors import Error, InvalidURLError
+from statedb.signals import ending_on_signals
 
 HELP = "watch three processes share a database: one is killed, one stopped; within 20 seconds"
 DESCRIPTION = """
@@ -49,7 +46,7 @@ def run(url: str | None) -> None:
     started = time.monotonic()
     # In the names of all that is this run's, so that several may go on in one database.
     name = f"demo-{uuid.uuid4().hex[:12]}"
-    with _ending_on_signals(), tempfile.TemporaryDirectory(prefix="statedb-demo-") as temporary:
+    with ending_on_signals(), tempfile.TemporaryDirectory(prefix="statedb-demo-") as temporary:
         directory = Path(temporary)
         database = url
         if database is None:
@@ -80,18 +77,3 @@ def _forget_if_possible(db: Database, name: str) -> None:
     except Error as error:
         # What went wrong before is what the user is to see last.
         print(f"statedb: {name} stays in the database: {error}", file=sys.stderr)
-
-
-@contextmanager
-def _ending_on_signals() -> Iterator[None]:
-    """What asks for the end ends it in order, as an interrupt does."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -101,12 +101,16 @@ class Dialect:
     #: The shortest such bound that the server takes.
     least_lock_wait: float = 0.0
     begin: str = "BEGIN"
+    #: What begins a transaction that only reads, all of it as it is at that moment.
+    begin_snapshot: tuple[str, ...] = ("BEGIN",)
     #: The condition that a text holds another.
     contains: str = "INSTR({field}, {value}) > 0"
     #: Whether missing tables are created on the first connection.
     creates_schema: bool = False
     #: Whether creating a table commits the transaction that is open.
     creating_commits: bool = False
+    #: Whether a parsed URL leads to a database, where opening it would make one.
+    is_there: Callable[[Any], bool] = lambda target: True
     #: Whether several callers' writes are committed at once, each in a savepoint of its own; else
     #: those of one operation may become one statement.
     shares_commits: bool = False

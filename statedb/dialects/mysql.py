@@ -287,6 +287,11 @@ DIALECT = Dialect(
     creating_commits=True,
     certification="SHOW VARIABLES LIKE 'wsrep_on'",
     locks_gaps=True,
+    # At READ COMMITTED, which ours are at, the server would ignore what is said of a snapshot.
+    begin_snapshot=(
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+    ),
     session=lambda raw: raw.session,
     end_session=end_session,
     remedy=remedy,

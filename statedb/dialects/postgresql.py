@@ -239,5 +239,6 @@ DIALECT = Dialect(
     end_session=end_session,
     remedy=remedy,
     is_lasting=is_lasting,
+    begin_snapshot=("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
     contains="POSITION({value} IN {field}) > 0",
 )

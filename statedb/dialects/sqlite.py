@@ -175,7 +175,10 @@ DIALECT = Dialect(
     now="CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000",
     to_driver=named_parameters,
     begin="BEGIN IMMEDIATE",
+    # A deferred one has no moment before it reads, and this waits where a reader has to.
+    begin_snapshot=("BEGIN", "PRAGMA schema_version"),
     creates_schema=True,
+    is_there=lambda target: target.path is None or Path(target.path).exists(),
     shares_commits=True,
     close_before_fork=True,
     in_memory=lambda target: target.path is None,

@@ -1,0 +1,58 @@
+"""Files: where a dump is written to, and read from; the standard streams unless a file is named."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+#: Stands for the standard streams.
+STANDARD = "-"
+
+
+@contextlib.contextmanager
+def written(name: str) -> Iterator[IO[bytes]]:
+    """What to write into; a file has its name once it is whole, and else there is none.
+
+    It is readable by its owner only.
+    """
+    # Where a link leads to a file, that one is replaced.
+    path = Path(name).resolve()
+    if name == STANDARD:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    elif path.exists() and not path.is_file():
+        # A device, or a pipe, stays what it is.
+        with path.open("wb") as file:
+            yield file
+    else:
+        descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+            Path(beside).replace(path)
+        except BaseException:
+            Path(beside).unlink()
+            raise
+
+
+@contextlib.contextmanager
+def read(name: str) -> Iterator[IO[bytes]]:
+    """What to read from."""
+    if name == STANDARD:
+        yield sys.stdin.buffer
+    else:
+        with Path(name).open("rb") as file:
+            yield file
+
+
+def size_of(name: str) -> int | None:
+    """How many bytes there are to read, if that is known."""
+    path = Path(name)
+    return path.stat().st_size if name != STANDARD and path.is_file() else None
