@@ -180,7 +180,8 @@ def test_nothing_is_required_but_by_an_extra(metadata: Message) -> None:
     [
         ("postgresql", ["psycopg[binary]"]),
         ("mysql", ["PyMySQL", "cryptography"]),
-        ("all", ["statedb[postgresql]", "statedb[mysql]"]),
+        ("cli", ["rich"]),
+        ("all", ["statedb[postgresql]", "statedb[mysql]", "statedb[cli]"]),
     ],
 )
 def test_an_extra_brings_its_drivers(metadata: Message, extra: str, drivers: list[str]) -> None:
@@ -209,20 +210,38 @@ def test_the_command_makes_the_tables_and_may_be_run_again(
     assert output(pythons[kind], *command, cwd=tmp_path) == first
 
 
+def test_the_console_script_needs_nothing_but_the_wheel(
+    pythons: dict[str, Path], tmp_path: Path
+) -> None:
+    script = pythons["wheel"].with_name("statedb")
+
+    def command(*arguments: str) -> str:
+        return output(script, "--url", "sqlite:///cluster.sqlite", *arguments, cwd=tmp_path)
+
+    command("upgrade")
+    assert command("set", "nightly:Scheduler", "color", '"green"', "--create") == '"green"'
+    command("dump", "state.jsonl")
+    command("delete", "--object", "nightly:Scheduler")
+    assert command("objects", "--json") == ""
+    command("load", "state.jsonl")
+    assert command("get", "nightly:Scheduler", "color") == '"green"'
+    assert "nightly" in command("objects")
+
+
 @pytest.mark.parametrize(
-    ("url", "part"),
+    ("url", "code", "part"),
     [
-        ("oracle://host/database", "a database URL begins with sqlite://"),
-        ("sqlite:///no/such/directory/x.db", "unable to open database file"),
-        ("postgresql://host/database", "pip install 'statedb[postgresql]'"),
+        ("oracle://host/database", 2, "a database URL begins with sqlite://"),
+        ("sqlite:///no/such/directory/x.db", 1, "unable to open database file"),
+        ("postgresql://host/database", 1, "pip install 'statedb[postgresql]'"),
     ],
 )
 def test_the_command_says_in_one_line_why_it_failed(
-    pythons: dict[str, Path], tmp_path: Path, url: str, part: str
+    pythons: dict[str, Path], tmp_path: Path, url: str, code: int, part: str
 ) -> None:
     done = run(pythons["wheel"], "-m", "statedb", "upgrade", "--url", url, cwd=tmp_path)
     (line,) = done.stderr.splitlines()
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (code, "")
     assert line.startswith("statedb: ")
     assert part in line
 

@@ -91,9 +91,13 @@ def set_value(db: Database, options: argparse.Namespace, out: Output) -> None:
     out.value(db.state.thdSetStates(objectid, {options.key: value})[options.key])
 
 
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is none")
+
+
 def _json_of(text: str, what: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         # Nothing of it is shown: it may be meant to be a secret.
         raise NotUnderstood(

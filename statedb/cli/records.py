@@ -123,6 +123,8 @@ def read(line: bytes) -> Record:
         members = _decode(line.decode())
     except UnicodeDecodeError:
         raise ValueError("it is no UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error.msg}, at character {error.pos + 1}") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if isinstance(members, dict):

@@ -239,6 +239,7 @@ DIALECT = Dialect(
     end_session=end_session,
     remedy=remedy,
     is_lasting=is_lasting,
-    begin_snapshot=("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
+    # The moment is that of the first query.
+    begin_snapshot=("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "VALUES (1)"),
     contains="POSITION({value} IN {field}) > 0",
 )

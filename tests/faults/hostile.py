@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import random
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta, timezone
@@ -452,3 +453,62 @@ STORED_OTHERWISE = [
     ),
     *("[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000),
 ]
+
+
+# --- Dump files ------------------------------------------------------------------------------
+
+_SOUND = [
+    *({"object": name, "class": "B"} for name in ("a", "b")),
+    *({"key": name, "value": value} for name, value in (("k", 1), ("l", [{"a": None}]))),
+    {"master": "m", "active": True, "last_active": 0, "expire_after": 0, "incarnation": 1},
+    {"claim": "c", "kind": "d", "token": 1},
+]
+
+
+def dump_file(hostile: Hostile) -> bytes:
+    """A dump, or what is none: bytes, or lines of which some are spoilt."""
+    if hostile.random() < 0.1:
+        return hostile.randbytes(hostile.randrange(300))
+    records: list[Any] = [hostile.choice(_SOUND[:2])]
+    records += hostile.choices(_SOUND[:4], k=hostile.randrange(4))
+    records += _SOUND[4:] if hostile.random() < 0.5 else []
+    kinds = {"objects": "object", "values": "key", "masters": "master", "claims": "claim"}
+    counts = {name: sum(kind in one for one in records) for name, kind in kinds.items()}
+    mark = f"{hostile.getrandbits(128):032x}"
+    header = {"statedb": "dump", "format": 1, "dump": mark, "schema": 2}
+    lines = [_json(one).encode() for one in (header, *records, {"end": counts})]
+    for place in hostile.sample(range(len(lines)), hostile.choice((0, 0, 1, 1, 2))):
+        lines[place] = _spoilt(hostile, lines[place])
+    whole = b"\n".join(lines) + b"\n"
+    how = hostile.random()
+    if how < 0.1:
+        return whole[: hostile.randrange(len(whole))]
+    if how < 0.15:
+        hostile.shuffle(lines)
+        return b"\n".join(lines)
+    return whole
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value)
+
+
+def _spoilt(hostile: Hostile, line: bytes) -> bytes:
+    how = hostile.randrange(6)
+    if how == 0:
+        at = hostile.randrange(len(line) + 1)
+        return line[:at] + hostile.randbytes(hostile.randrange(1, 4)) + line[at:]
+    if how == 1:
+        return line[: hostile.randrange(len(line))]
+    if how == 2:
+        return hostile.text().encode("utf-8", "surrogatepass")
+    members = json.loads(line)
+    name = hostile.choice(list(members))
+    if how == 3:
+        del members[name]
+    elif how == 4:
+        members[hostile.text()] = members[name]
+    else:
+        odd = [None, True, -1, 2**64, 1.5, float("nan"), float("inf"), [], {}, "", "x" * 70_000]
+        members[name] = hostile.choice([*odd, hostile.text(), hostile.text()])
+    return _json(members).encode()

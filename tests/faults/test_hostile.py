@@ -1,7 +1,7 @@
 """Random and hostile URLs, names, values and queries, and what others may have stored.
 
-Each is the contract's error or a success: no other exception, no injection, no password shown.
-Dump files have a place here once there are any.
+Each is the contract's error or a success: no other exception, no injection, no password shown. So
+it is with dump files on the command line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engines import Engine
 import statedb
 from faults import extent, selection
 from faults.bench import CALLERS, Bench, bench_of
-from faults.hostile import MARK, STORED_JSON, STORED_OTHERWISE, Hostile
+from faults.hostile import MARK, STORED_JSON, STORED_OTHERWISE, Hostile, dump_file
 from faults.legality import of_name
 from faults.model import MASTER_FIELDS, OBJECT_FIELDS
 from statedb import (
@@ -39,6 +39,7 @@ from statedb import (
     ObjectModel,
     StoredValueError,
     ValueTooLargeError,
+    cli,
     masters,
     state,
 )
@@ -535,3 +536,40 @@ def test_a_name_that_is_no_text_keeps_nobody_from_reading_the_others(bench: Benc
         assert (claim.kind, claim.name, claim.masterid) == (ill_name, ill_name, masterid)
     # Who takes a place must not fail by what another's row holds, once it is expired.
     assert [one.name for one in bench.db.masters.thdExpireMasters(0)] == [ill_name]
+
+
+# --- Dump files -------------------------------------------------------------------------------
+
+
+def test_any_dump_file_is_loaded_or_refused_in_one_line(
+    bench: Bench,
+    url: str,
+    hostile: Hostile,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("STATEDB_URL", url)
+    file = tmp_path / "dump.jsonl"
+    taken = refused = 0
+    before = bench.look()
+    for _ in range(extent(150, 10_000)):
+        text = dump_file(hostile)
+        file.write_bytes(text)
+        code = cli.main(["load", str(file)])
+        said = capsys.readouterr()
+        where = ascii(text[:2_000])
+        if code == 0:
+            assert (said.out[:6], said.err) == ("loaded", ""), where
+            taken += 1
+            before = bench.look()
+        else:
+            (line,) = said.err.splitlines()
+            assert (code, said.out) == (1, ""), where
+            assert line.startswith("statedb: line "), where
+            assert line.isprintable(), where
+            # What it names is there or not, as it was.
+            assert bench.look() == before, where
+            refused += 1
+    print(f"{taken} taken, {refused} refused")
+    assert min(taken, refused) > (taken + refused) / 10
