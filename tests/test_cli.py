@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from proxy import Proxy
 import statedb
 from statedb import Database
 from statedb.cli import pages, watch
+from statedb.cli.output import JSONOutput
 from statedb.cli.text import compact_json, lasting, visible, visible_json
 
 MARK = "h1dden"
@@ -95,14 +97,16 @@ def test_states_lists_the_values_of_one_object(
     monkeypatch.setattr(pages, "ROWS", 3)
     monkeypatch.setattr(pages, "LONGEST", 20)
     values = {f"k{number}": [number, "x" * number * 10] for number in range(7)}
-    for name in ("before", "nightly", "after"):
-        db.state.thdSetStates(db.state.thdGetObjectId(name, "B"), {**values, "of": name})
-    found = lines(command.well("states", "--json", "nightly:B"))
-    assert {one["name"]: one["value"] for one in found} == {**values, "of": "nightly"}
-    assert len(found) == 8
+    for name in ("before", "nightly", "empty", "after"):
+        of = {} if name == "empty" else {**values, "of": name}
+        db.state.thdSetStates(db.state.thdGetObjectId(name, "B"), of)
+    for name in ("nightly", "after"):
+        found = lines(command.well("states", "--json", f"{name}:B"))
+        assert {one["name"]: one["value"] for one in found} == {**values, "of": name}
+        assert len(found) == 8
     objectid = db.state.thdGetObjectId("nightly", "B")
     assert ["of", '"nightly"'] in words(command.well("states", objectid))
-    assert command.well("states", db.state.thdGetObjectId("empty", "B")) == ""
+    assert command.well("states", "empty:B") == ""
     assert "no object 999999" in command.badly(3, "states", 999999)
     assert "no object a:B" in command.badly(3, "states", "a:B")
     assert "NAME:CLASS" in command.badly(2, "states", "nightly")
@@ -207,7 +211,7 @@ def test_masters_tells_who_is_active_and_what_each_holds(command: Command, db: D
 
 def test_claims_lists_what_is_held_by_whom(command: Command, db: Database) -> None:
     with (
-        db.masters.join("10", interval=20) as ten,
+        db.masters.join("1234567", interval=20) as ten,
         db.masters.join("host2:/srv", interval=20) as other,
     ):
         ten.claim("scheduler", "nightly")
@@ -222,7 +226,7 @@ def test_claims_lists_what_is_held_by_whom(command: Command, db: Database) -> No
         (found,) = lines(command.well("claims", "--json", "--kind", "scheduler"))
         assert found == last
         # No id of ours: the name.
-        (found,) = lines(command.well("claims", "--json", "--master", "10"))
+        (found,) = lines(command.well("claims", "--json", "--master", "1234567"))
         assert found == last
         assert "no master nobody" in command.badly(3, "claims", "--master", "nobody")
         assert words(command.well("claims"))[1] == ["poller", "git", str(other.id), "1"]
@@ -440,3 +444,18 @@ def test_masters_are_watched_round_by_round_into_a_pipe(
     done = command("masters", "--watch")
     assert (done.code, done.err) == (130, "")
     assert done.out.count("host0") == done.out.count("id  name") == 1
+
+
+def test_who_watches_stops_where_looking_again_mends_nothing() -> None:
+    seen: list[Any] = [[], statedb.SchemaError("no table")]
+
+    def look() -> list[Any]:
+        one = seen.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return list(one)
+
+    options = Namespace(interval=0.001, url="sqlite://")
+    with pytest.raises(statedb.SchemaError, match="no table"):
+        watch.watch({}, look, JSONOutput(), options)
+    assert seen == []

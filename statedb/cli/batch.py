@@ -51,7 +51,8 @@ class Batch:
         elif isinstance(record, Master):
             encoded, digest = encode_and_hash(record.name, "a master's name")
             self._masters[digest] = (encoded, record)
-        elif isinstance(record, Claimed):
+        else:
+            assert isinstance(record, Claimed)
             thing = (encode_name(record.kind, "a kind"), encode_name(record.name, "a name"))
             self._claims[name_hash(*thing)] = (*thing, record.token)
 

@@ -104,7 +104,8 @@ class Reader:
         elif isinstance(record, Master):
             self._begin_section(2)
             self._count(2, encode_and_hash(record.name, "a master's name")[1], record.name)
-        elif isinstance(record, Claimed):
+        else:
+            assert isinstance(record, Claimed)
             self._begin_section(3)
             thing = (encode_name(record.kind, "a kind"), encode_name(record.name, "a name"))
             self._count(3, name_hash(*thing), record.name)

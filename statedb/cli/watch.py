@@ -6,6 +6,7 @@ import argparse
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 from statedb.cli.endings import complain, is_unreachable, told
 from statedb.cli.output import Columns, JSONOutput, Output, RichOutput, Row, rich_table
@@ -16,7 +17,7 @@ Rows = Sequence[Row]
 
 def watch(
     columns: Columns, look: Callable[[], Rows], out: Output, options: argparse.Namespace
-) -> None:
+) -> NoReturn:
     """Show what there is to see, every so many seconds, until interrupted.
 
     On a terminal with rich it is one table that changes; else a block a round, in JSON a line.
@@ -24,7 +25,8 @@ def watch(
     rounds = _rounds(look, options)
     if isinstance(out, RichOutput):
         _watch_live(columns, rounds, out)
-    for seen in rounds:
+    while True:
+        seen = next(rounds)
         if isinstance(seen, Error):
             complain(seen)
         elif isinstance(out, JSONOutput):
@@ -35,13 +37,14 @@ def watch(
         sys.stdout.flush()
 
 
-def _watch_live(columns: Columns, rounds: Iterator[Rows | Error], out: RichOutput) -> None:
+def _watch_live(columns: Columns, rounds: Iterator[Rows | Error], out: RichOutput) -> NoReturn:
     from rich.live import Live
 
     # Without a thread of its own it has nothing to redraw, and to end, while we wait.
     with Live(console=out.console, auto_refresh=False) as live:
         table = rich_table(columns, [])
-        for seen in rounds:
+        while True:
+            seen = next(rounds)
             if isinstance(seen, Error):
                 table.caption = told(seen)
             else:

@@ -80,7 +80,7 @@ def contents(path: Path) -> int:
     with path.open(encoding="utf-8") as file:
         next(file)  # each dump's own
         for line in file:
-            whose = line if line.startswith('{"object"') else whose
+            whose = whose if line.startswith('{"key"') else line
             total += int.from_bytes(hashlib.sha256(f"{whose}{line}".encode()).digest(), "big")
     return total
 
