@@ -306,6 +306,7 @@ def test_what_is_not_understood_ends_with_2_and_shows_no_password(
         (["objects", "--url", f"postgresql://u:{MARK}@127.0.0.1:1/d", "--timeout", "0.3"], 4),
         (["masters", "--url", f"mysql://u:{MARK}@127.0.0.1:1/d", "--timeout", "0.3"], 4),
         (["states", f"postgresql://u:{MARK}@host/d:B", "--url", "sqlite://"], 3),
+        (["forget", f"postgresql://host/d?password={MARK}", "--url", "sqlite://"], 3),
         (["forget", f"a://u:{MARK}@\n\x1b[2J", "--url", "sqlite://"], 3),
         (["get", "a:", "k", "--url", "sqlite://"], 2),
         (["forget", "\udc80", "--url", "sqlite://"], 2),

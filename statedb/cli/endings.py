@@ -31,7 +31,7 @@ INTERRUPTED: Final = 130
 READER_GONE: Final = 141
 
 #: Whatever stands between a scheme's slashes and an @, but a user's name, may be a password.
-_PASSWORD = re.compile(r"(://[^\s:@/]*):.*@", re.DOTALL)
+_PASSWORD = re.compile(r"(://[^\s:@/]*):.*(?=@)|(?<=password=)[^\s&]*", re.DOTALL)
 
 
 class NotUnderstood(Error, ValueError):
@@ -84,7 +84,7 @@ def told(error: BaseException) -> str:
 
 
 def hide_password(text: str) -> str:
-    return _PASSWORD.sub(r"\1@", text)
+    return _PASSWORD.sub(r"\1", text)
 
 
 def _code(error: BaseException, url: str | None) -> int:

@@ -140,7 +140,7 @@ class Hostile(random.Random):
             return self.text()
         if how < 0.92:
             return self._odd_text()
-        odd = [None, 0, 1.5, True, b"a", bytearray(b"a"), [], ["a"], {}, object(), Colour.RED, str]
+        odd: list[Any] = [None, 0, 1.5, True, b"a", bytearray(b"a"), [], ["a"], {}, object(), Colour.RED, str]
         return self.choice(odd)
 
     # --- URLs ---
