@@ -140,7 +140,7 @@ class Hostile(random.Random):
             return self.text()
         if how < 0.92:
             return self._odd_text()
-        odd: list[Any] = [None, 0, 1.5, True, b"a", bytearray(b"a"), [], ["a"], {}, object(), Colour.RED, str]
+        odd = [None, 0, 1.5, True, b"a", bytearray(b"a"), [], ["a"], {}, object(), Colour.RED, str]
         return self.choice(odd)
 
     # --- URLs ---
@@ -509,6 +509,18 @@ def _spoilt(hostile: Hostile, line: bytes) -> bytes:
     elif how == 4:
         members[hostile.text()] = members[name]
     else:
-        odd = [None, True, -1, 2**64, 1.5, float("nan"), float("inf"), [], {}, "", "x" * 70_000]
+        odd: list[Any] = [
+            None,
+            True,
+            -1,
+            2**64,
+            1.5,
+            float("nan"),
+            float("inf"),
+            [],
+            {},
+            "",
+            "x" * 70_000,
+        ]
         members[name] = hostile.choice([*odd, hostile.text(), hostile.text()])
     return _json(members).encode()
