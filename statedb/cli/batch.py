@@ -66,9 +66,8 @@ class Batch:
     def following(self) -> Batch:
         """The next one, for what follows the same object's line."""
         batch = Batch()
-        if self._object is not None:
-            batch._object = self._object
-            batch._objects[self._object] = self._objects[self._object]
+        batch._object = self._object
+        batch._objects = {one: it for one, it in self._objects.items() if one == self._object}
         return batch
 
     def write(self, conn: Connection) -> None:

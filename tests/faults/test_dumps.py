@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.once, pytest.mark.timeout(extent(300, 1_800))]
 FEW, MANY = 4_000, extent(8_000, 500_000)
 EACH = 20
 #: How much more memory, in MiB, many values may take than few.
-MORE = 24
+MORE = 10
 
 
 class Child(NamedTuple):

@@ -133,6 +133,7 @@ def with_functions_of_a_connection(db: statedb.Database) -> None:
     on_a_worker: Future[bool] = db.submit(state.delete_state, here, "last")
     counted: int = db.run(_count_objects, at_least=3)
     block: AbstractContextManager[statedb.Connection] = db.transaction()
+    block = db.snapshot()
     with block as conn:
         directly(conn)
         with conn.transaction():
