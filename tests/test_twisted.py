@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from conftest import ABSENT
-from test_readme import run, twisted_recipe
+from documents import run
+from test_readme import twisted_recipe
 
 import statedb
 
