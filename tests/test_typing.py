@@ -19,8 +19,7 @@ from statedb import Database, MastersConnector, Member, StateConnector, masters,
 
 pytestmark = pytest.mark.once
 
-PROGRAMS = Path(__file__).parent / "typed_programs"
-PROGRAM = PROGRAMS / "every_public_name.py"
+PROGRAM = Path(__file__).parent / "typed_programs" / "every_public_name.py"
 OPERATIONS: dict[type, dict[str, Any]] = {
     connector: {
         name: function
@@ -70,19 +69,9 @@ def wrong(db: statedb.Database) -> None:
     db.run(statedb.state.delete_state, "7", "last")  # wrong
     db.submit(statedb.state.delete_state, 7)  # wrong
     statedb.state.get_state(db, 7, "last")  # wrong
+    statedb.state.get_state("sqlite://", 7, "last")  # wrong
     statedb.connect("sqlite://", 4)  # wrong
     print(name, value, future)
-"""
-
-WRONG_CONNECTIONS = """\
-import sqlalchemy
-from sqlalchemy.ext.asyncio import AsyncSession
-from statedb import connect, state
-
-state.get_state(sqlalchemy.create_engine("sqlite://"), 7, "last")  # wrong
-state.get_state(AsyncSession(), 7, "last")  # wrong
-state.get_state(connect("sqlite://"), 7, "last")  # wrong
-state.get_state("sqlite://", 7, "last")  # wrong
 """
 
 
@@ -115,12 +104,6 @@ def test_a_program_that_uses_every_public_name_is_sound(cache: Path) -> None:
     assert done.returncode == 0
 
 
-def test_what_frameworks_have_is_given_without_a_cast(cache: Path) -> None:
-    done = mypy(PROGRAMS / "frameworks.py", cache)
-    assert done.stdout + done.stderr == ""
-    assert done.returncode == 0
-
-
 def test_that_program_forgets_no_public_name() -> None:
     used: dict[str, set[str]] = {}
     for node in ast.walk(ast.parse(PROGRAM.read_text("utf-8"))):
@@ -135,14 +118,11 @@ def test_that_program_forgets_no_public_name() -> None:
     assert set(OPERATIONS[MastersConnector]) - used["masters"] == set()
 
 
-@pytest.mark.parametrize("wrong", [WRONG_PROGRAM, WRONG_CONNECTIONS], ids=["", "connections"])
-def test_wrong_arguments_are_reported_where_they_are(
-    cache: Path, tmp_path: Path, wrong: str
-) -> None:
-    lines = enumerate(wrong.splitlines(), start=1)
+def test_wrong_arguments_are_reported_where_they_are(cache: Path, tmp_path: Path) -> None:
+    lines = enumerate(WRONG_PROGRAM.splitlines(), start=1)
     expected = {number for number, line in lines if line.endswith("# wrong")}
     program = tmp_path / "wrong_arguments.py"
-    program.write_text(wrong, "utf-8")
+    program.write_text(WRONG_PROGRAM, "utf-8")
     done = mypy(program, cache)
     found = re.findall(r":(\d+): error: ", done.stdout)
     assert {int(number) for number in found} == expected, done.stdout
