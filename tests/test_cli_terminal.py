@@ -188,6 +188,21 @@ def test_whoever_watches_for_nobody_ends_with_141(url: str) -> None:
         assert process.stderr.read() == b""
 
 
+@pytest.mark.parametrize("arguments", [["objects"], ["dump"], ["dump", "/dev/full"]])
+def test_a_disk_that_is_full_is_one_line(url: str, arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            arguments_of(*arguments),
+            stdout=subprocess.PIPE if "/dev/full" in arguments else full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "statedb: [Errno 28] No space left on device\n"
+
+
 def _dump(path: Path, values: int) -> None:
     """A dump whose last line never comes."""
     header = {"statedb": "dump", "format": 1, "dump": "0" * 32, "schema": 2}

@@ -59,10 +59,9 @@ _NOT_THERE = (NotThere, NoSuchObjectError, NoSuchStateError)
 
 def end(error: BaseException, url: str | None) -> int:
     """Say what went wrong on one line of stderr; the exit code."""
+    if isinstance(error, OSError):
+        _let_go_of_output()
     if isinstance(error, BrokenPipeError):
-        # Or Python would try once more, at its end, to write what nobody reads.
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.close()
         return READER_GONE
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
@@ -70,6 +69,15 @@ def end(error: BaseException, url: str | None) -> int:
         raise error
     complain(error)
     return _code(error, url)
+
+
+def _let_go_of_output() -> None:
+    """Where it cannot be written: or Python would try once more at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
 
 
 def complain(error: BaseException) -> None:
