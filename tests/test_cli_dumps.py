@@ -530,14 +530,36 @@ def test_of_two_loads_that_go_on_at_once_one_is_refused(
     assert [contents(second)] == found
 
 
-def test_a_part_whose_answer_was_lost_is_not_written_twice(
+def test_a_part_whose_answer_was_lost_is_found_and_not_written_twice(
     command: Command, far_url: str, proxy: Proxy, second: Any, file: Path
 ) -> None:
     write(file, A, K, claim("c", 1))
-    proxy.cut_after(COMMIT)
+    proxy.cut_after(COMMIT, times=2)  # of the one part, and of the end
+    assert "1 values" in command.well("load", file, "--resume", "--url", far_url)
+    assert contents(second) == {("a", "B"): {"k": 1}}
+
+
+def test_a_part_that_was_lost_is_written_when_it_goes_on(
+    command: Command, far_url: str, proxy: Proxy, second: Any, file: Path
+) -> None:
+    write(file, A, K, claim("c", 1))
+    proxy.cut_before(COMMIT)
     assert "unknown" in command.badly(4, "load", file, "--resume", "--url", far_url)
+    assert contents(second) == {}
     command.well("load", file, "--resume", "--url", far_url)
     assert contents(second) == {("a", "B"): {"k": 1}}
+
+
+def test_a_load_that_lost_its_server_at_its_very_end_ends_when_it_is_run_again(
+    command: Command, far_url: str, proxy: Proxy, second: Any, file: Path, db: Database
+) -> None:
+    write(file, A, K)
+    proxy.cut_before("DELETE FROM statedb_objects", times=1_000)
+    command.badly(4, "load", file, "--resume", "--url", far_url, "--timeout", "1")
+    objectid = db.state.thdGetObjectId("a", "B")
+    db.state.thdSetState(objectid, "k", "changed since")
+    command.well("load", file, "--resume")
+    assert contents(second) == {("a", "B"): {"k": "changed since"}}
 
 
 def test_a_whole_load_that_loses_its_server_has_written_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from statedb.cli.reader import Reader
 from statedb.cli.subjects import object_id
 from statedb.connection import Connection
 from statedb.database import Database
-from statedb.errors import InvalidValueError, ValueTooLargeError
+from statedb.errors import InvalidValueError, OutcomeUnknownError, ValueTooLargeError
 
 _PROGRESS: Final = "progress"
 
@@ -40,6 +41,7 @@ def load_in_parts(db: Database, reader: Reader, progress: Progress) -> None:
     for batch in _batches(reader, parts):
         parts.write(batch)
         progress()
+    parts.end()
 
 
 class _Parts:
@@ -70,11 +72,25 @@ class _Parts:
             )
 
     def write(self, batch: Batch) -> None:
-        """Write a batch, and that it is written; at the end there is nothing to keep of that."""
+        """Write a batch, and that it is written."""
         done = {"lines": self._reader.number, "digest": self._reader.digest}
-        ends = self._reader.ended
-        self._db.run(_write_part, batch, self._dump, self._done, done, ends=ends)
+        with self._settled(done):
+            self._db.run(_write_part, batch, self._dump, self._done, done)
         self._done = done
+
+    def end(self) -> None:
+        """Forget how far it has come: it is done."""
+        with self._settled(None):
+            self._db.run(_forget_progress, self._dump)
+
+    @contextlib.contextmanager
+    def _settled(self, done: Any) -> Iterator[None]:
+        """Where an answer is lost, what it would have been is found in the database."""
+        try:
+            yield
+        except OutcomeUnknownError:
+            if self._db.run(_progress_of, self._dump) != done:
+                raise
 
 
 def _batches(reader: Reader, parts: _Parts | None = None) -> Iterator[Batch]:
@@ -103,9 +119,7 @@ def _progress_of(conn: Connection, dump: str) -> Any:
     return None if objectid is None else state.get_state(conn, objectid, _PROGRESS, None)
 
 
-def _write_part(
-    conn: Connection, batch: Batch, dump: str, expected: Any, done: Any, *, ends: bool
-) -> None:
+def _write_part(conn: Connection, batch: Batch, dump: str, expected: Any, done: Any) -> None:
     def advance(found: Any) -> Any:
         if found != expected:
             raise DumpError("another load of this dump is under way, or has just come further")
@@ -115,5 +129,8 @@ def _write_part(
         objectid = state.get_object_id(conn, dump, LOAD_CLASS)
         state.update_state(conn, objectid, _PROGRESS, advance, default=None)
         batch.write(conn)
-        if ends:
-            state.delete_object(conn, objectid)
+
+
+def _forget_progress(conn: Connection, dump: str) -> None:
+    with conn.transaction():
+        state.delete_object(conn, state.get_object_id(conn, dump, LOAD_CLASS))

@@ -27,8 +27,6 @@ class Reader:
         #: The number of the line that was read last, and how many bytes were read with it.
         self.number = 0
         self.position = 0
-        #: Whether all was read, and was whole.
-        self.ended = False
         self._digest = hashlib.sha256()
         self._counts = [0, 0, 0, 0]
         self._object: Object | None = None
@@ -126,7 +124,6 @@ class Reader:
         if self._file.readline(1):
             self.number += 1
             raise self.amiss("nothing comes after the counts")
-        self.ended = True
 
 
 class _Names:
