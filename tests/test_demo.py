@@ -351,7 +351,7 @@ def test_a_server_that_falls_silent_ends_it_in_time(
             demo.read_until(process, "is killed with SIGKILL")
             proxy.stall()
         proxy.resume()
-    assert process.returncode == 1
+    assert process.returncode == 4
     assert demo.errors.splitlines()[-1].startswith("statedb: ")
     assert "Traceback" not in demo.errors
     assert demo.seconds < LONGEST
