@@ -12,15 +12,20 @@ from typing import NoReturn
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP, where there are such, raise SystemExit in the main thread."""
+    """Have SIGTERM and SIGHUP, where there are such, raise SystemExit in the main thread.
+
+    One that is ignored, as under nohup, is ignored still.
+    """
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         sys.exit(128 + number)
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), end) for name in names}
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    deadly = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
+    for number in deadly:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number in deadly:
+            signal.signal(number, signal.SIG_DFL)

@@ -258,6 +258,22 @@ def test_an_interrupted_dump_leaves_the_file_that_was_there(
     assert list(directory.iterdir()) == [file]
 
 
+def test_who_is_not_to_hear_of_a_hangup_does_not(url: str) -> None:
+    with subprocess.Popen(
+        ["nohup", *arguments_of("masters", "--watch", "--json", "--interval", 0.01)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        for _ in range(20):
+            assert process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(60) == 143
+
+
 @pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["whole", "resume"])
 def test_an_interrupted_load_has_written_nothing_or_goes_on(
     url: str, tmp_path: Path, resume: list[str]
