@@ -21,11 +21,13 @@ def ending_on_signals() -> Iterator[None]:
         sys.exit(128 + number)
 
     known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    deadly = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
-    for number in deadly:
+    before = {number: signal.getsignal(number) for number in known}
+    # None is a handler that is not Python's.
+    heeded = [number for number in known if before[number] not in (signal.SIG_IGN, None)]
+    for number in heeded:
         signal.signal(number, end)
     try:
         yield
     finally:
-        for number in deadly:
-            signal.signal(number, signal.SIG_DFL)
+        for number in heeded:
+            signal.signal(number, before[number])

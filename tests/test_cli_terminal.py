@@ -33,6 +33,8 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     url = f"sqlite:///{tmp_path / 'test.sqlite'}"
     monkeypatch.setenv("STATEDB_URL", url)
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    # So that there is something left to write at a process's end.
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with statedb.connect(url) as db:
         objectid = db.state.thdGetObjectId("nightly", "Scheduler")
         db.state.thdSetStates(objectid, {"k\x1b[2J": "v\x1b[2J[bold]ü", "long": "x" * 2_000})
