@@ -350,7 +350,7 @@ class MariaDB(Server):
         # An open transaction would hold the statement up.
         sessions = f"SELECT id FROM information_schema.processlist WHERE db = '{name}' ORDER BY id"
         for (session,) in self._execute(sessions):
-            with contextlib.suppress(pymysql.err.OperationalError):
+            with contextlib.suppress(pymysql.OperationalError):
                 self._execute(f"KILL {session}")
         self._execute(f"DROP DATABASE IF EXISTS `{name}`")
 
@@ -392,7 +392,7 @@ class MariaDB(Server):
     def _not_yet(self) -> tuple[type[Exception], ...]:
         import pymysql
 
-        return (pymysql.err.OperationalError, pymysql.err.InterfaceError)
+        return (pymysql.OperationalError, pymysql.InterfaceError)
 
     def _refuses(self, error: Exception) -> bool:
         # This host may not connect, or this account: the accounts are not there.

@@ -25,6 +25,7 @@ from engines import Engine
 from interposed import watch
 
 from statedb import InvalidTypeError, UnusableConnectionError, masters, schema
+from statedb.connection import adapt
 from statedb.state import (
     delete_object,
     get_object_id,
@@ -405,3 +406,11 @@ def test_upgrading_in_a_transaction_that_it_would_commit_is_refused(
                 schema.upgrade(connection)
         raise ZeroDivisionError
     assert orders() == []
+
+
+def test_a_key_that_is_taken_is_seen_to_be_whatever_django_has_made_of_the_driver(
+    project: None,
+) -> None:
+    # For Django, PyMySQL's modules are MySQLdb's too, and what `pymysql.err` was is another then.
+    conn = adapt(connection)
+    assert not conn.insert(f"INSERT INTO statedb_schema (version) VALUES ({schema.VERSION})")

@@ -63,7 +63,7 @@ def lost() -> Any:
     import psycopg
     import pymysql
 
-    errors = (psycopg.OperationalError, pymysql.err.OperationalError, pymysql.err.InterfaceError)
+    errors = (psycopg.OperationalError, pymysql.OperationalError, pymysql.InterfaceError)
     return pytest.raises(errors)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -17,11 +18,15 @@ from statedb.demo import command as demo
 from statedb.errors import SchemaError
 from statedb.signals import ending_on_signals
 
+#: What goes wrong for good is said in one line; what the log warns of would be further ones.
+_SILENT: Final = logging.NullHandler()
+
 _Command = Callable[[Database, argparse.Namespace, Output], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code, which ``statedb --help`` explains."""
+    logging.getLogger("statedb").addHandler(_SILENT)
     url: str | None = None
     try:
         options = parse(arguments)

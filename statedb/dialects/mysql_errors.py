@@ -48,7 +48,7 @@ def failure(error: BaseException) -> Failure | None:
     if _is_distrusted(error):
         return None
     # An InternalError without a code is PyMySQL's own: packets came in a wrong order.
-    torn = number is None and isinstance(error, pymysql.err.InternalError)
+    torn = number is None and isinstance(error, pymysql.InternalError)
     return Failure.LOST if number in _LOST or torn else None
 
 
@@ -75,7 +75,7 @@ def _original(error: BaseException) -> BaseException | None:
 
 
 def is_unique_violation(error: BaseException) -> bool:
-    return isinstance(error, pymysql.err.IntegrityError) and code(error) == 1062
+    return isinstance(error, pymysql.IntegrityError) and code(error) == 1062
 
 
 def remedy(error: BaseException) -> str | None:

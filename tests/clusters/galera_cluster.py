@@ -167,7 +167,7 @@ def await_that(holds: Callable[[], bool], patience: float = PATIENCE) -> None:
     """Wait until something holds; servers that do not answer are asked again."""
     deadline = time.monotonic() + patience
     while True:
-        with contextlib.suppress(pymysql.err.OperationalError, pymysql.err.InterfaceError):
+        with contextlib.suppress(pymysql.OperationalError, pymysql.InterfaceError):
             if holds():
                 return
         assert time.monotonic() < deadline, holds

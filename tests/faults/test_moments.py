@@ -61,7 +61,8 @@ def test_every_public_operation_is_an_act() -> None:
     modules = [
         importlib.import_module(one.name)
         for one in pkgutil.walk_packages(statedb.__path__, "statedb.")
-        if not one.name.endswith("__main__")
+        # The command line's are put together from these.
+        if not one.name.endswith("__main__") and not one.name.startswith("statedb.cli")
     ]
     marked = {
         found
