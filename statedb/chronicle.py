@@ -45,7 +45,7 @@ class Chronicle:
     def __init__(self, target: Any) -> None:
         self._target = target
         self._lock = threading.Lock()
-        self.operations = self.failures = self.retries = self.reconnects = 0
+        self._operations = self._failures = self._retries = self._reconnects = 0
         #: Lost, and not yet replaced.
         self._missing = 0
         #: When the first of those was lost, or the first try to connect failed.
@@ -53,15 +53,15 @@ class Chronicle:
 
     def done(self, calls: int = 1) -> None:
         with self._lock:
-            self.operations += calls
+            self._operations += calls
 
     def failed(self) -> None:
         with self._lock:
-            self.failures += 1
+            self._failures += 1
 
     def tried_again(self, name: str, error: BaseException) -> None:
         with self._lock:
-            self.retries += 1
+            self._retries += 1
         _log.info("%s is tried again: %s", name, _first_line(error))
 
     def lost(self, error: BaseException | None) -> None:
@@ -78,11 +78,21 @@ class Chronicle:
         with self._lock:
             if self._missing:
                 self._missing -= 1
-                self.reconnects += 1
+                self._reconnects += 1
             since, self._away_since = self._away_since, None
         if since is not None:
             seconds = time.monotonic() - since
             _log.info("connected to %s again, after %.1f s", self._target, seconds)
+
+    def stats(self) -> dict[str, int]:
+        """How much has happened, at one moment."""
+        with self._lock:
+            return {
+                "operations": self._operations,
+                "failures": self._failures,
+                "retries": self._retries,
+                "reconnects": self._reconnects,
+            }
 
     def _is_first(self, missing: int = 0) -> bool:
         """Whether nothing was amiss before; the log is told once, not by every call."""

@@ -304,15 +304,8 @@ class Executor:
     # --- Ends ---
 
     def stats(self) -> Stats:
-        chronicle = self._pool.chronicle
-        return Stats(
-            operations=chronicle.operations,
-            failures=chronicle.failures,
-            retries=chronicle.retries,
-            reconnects=chronicle.reconnects,
-            **self._workers.stats(),
-            **self._pool.stats(),
-        )
+        counts = self._pool.chronicle.stats()
+        return Stats(**counts, **self._workers.stats(), **self._pool.stats())
 
     @property
     def is_busy_here(self) -> bool:

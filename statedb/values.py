@@ -18,11 +18,12 @@ MAX_NESTING = 200
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
-def _refuse_constant(name: str) -> Any:
+def refuse_constant(name: str) -> Any:
+    """Refuse NaN and the infinities, which Python reads though they are no JSON."""
     raise ValueError(f"{name} is none")
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_decoder = json.JSONDecoder(parse_constant=refuse_constant)
 _STR, _SCALARS = frozenset((str,)), frozenset((str, int, bool, type(None)))
 
 

@@ -18,7 +18,7 @@ from statedb.database import Database
 from statedb.names import shown
 from statedb.resultspec import Filter
 from statedb.staterows import NO_DEFAULT
-from statedb.values import decode_value
+from statedb.values import decode_value, refuse_constant
 
 _OBJECTS: Final[Columns] = {
     "id": lambda row: str(row["id"]),
@@ -91,13 +91,9 @@ def set_value(db: Database, options: argparse.Namespace, out: Output) -> None:
     out.value(db.state.thdSetStates(objectid, {options.key: value})[options.key])
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is none")
-
-
 def _json_of(text: str, what: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         # Nothing of it is shown: it may be meant to be a secret.
         raise NotUnderstood(
