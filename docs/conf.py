@@ -8,7 +8,6 @@ version = release = statedb.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
 html_title = f"statedb {release}"
-exclude_patterns = ["_build"]
 # Links to headings, as GitHub makes them too.
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]
