@@ -3,17 +3,14 @@ is called from within."""
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from statedb import process
 from statedb.attempts import Attempts, database_error, name_of, outcome_unknown, text_of
 from statedb.chronicle import Stats
 from statedb.connection import Connection
@@ -27,7 +24,6 @@ from statedb.workers import Workers
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
 
 
 class _Here(threading.local):
@@ -71,7 +67,7 @@ class Executor:
             timeout=timeout,
             finish=self._close_pool,
         )
-        _executors.add(self)
+        process.attend_to(self)
 
     def sibling(
         self, timeout: float | None = None, prepare: Callable[[Connection], None] | None = None
@@ -349,51 +345,3 @@ class _Guest(Executor):
 
     def close(self, *, cancel_futures: bool = False, wait: bool = True) -> None:
         pass
-
-
-# --- The process's end, and its forks ---
-
-_executors: weakref.WeakSet[Executor] = weakref.WeakSet()
-
-
-def members_of(group: weakref.WeakSet[T]) -> list[T]:
-    """What a set holds now, though other threads may be adding to it."""
-    while True:
-        with contextlib.suppress(RuntimeError):  # it changed meanwhile
-            return list(group)
-
-
-@atexit.register
-def _close_all() -> None:
-    for executor in members_of(_executors):
-        executor.close()
-
-
-# From before a fork until after it, so that nothing is collected in between.
-_forking: list[Executor] = []
-
-
-def _before_fork() -> None:
-    _forking.extend(members_of(_executors))
-    for executor in _forking:
-        executor.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for executor in _forking:
-        executor.after_fork_in_parent()
-    _forking.clear()
-
-
-def _after_fork_in_child() -> None:
-    for executor in _forking:
-        executor.after_fork_in_child()
-    _forking.clear()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )

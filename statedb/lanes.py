@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -107,3 +108,31 @@ class Lanes:
             del lanes[phase.key]
             if not lanes:
                 del self._groups[phase.group]
+
+
+def touched_by(
+    touches: Callable[..., tuple[Any, tuple[Any, ...] | None]] | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Any, tuple[Any, ...] | None] | None:
+    """What a call touches; None where that cannot be told, as of arguments it will not take."""
+    if touches is None:
+        return None
+    try:
+        group, keys = touches(*args, **kwargs)
+        if type(group) is not int:
+            group = _plain(group)
+        if keys is not None:
+            keys = tuple([key if type(key) is str else _plain(key) for key in keys])
+        touched = group, keys
+        hash(touched)
+    except Exception:
+        return None
+    return touched
+
+
+def _plain(key: Any) -> Any:
+    """A key that compares as a str does, whatever a subclass of it would do under our lock."""
+    if isinstance(key, tuple):
+        return tuple([_plain(one) for one in key])
+    return str.__str__(key) if isinstance(key, str) else key

@@ -23,11 +23,12 @@ from statedb.errors import (
     MasterLostError,
     UnusableConnectionError,
 )
-from statedb.executor import Executor, members_of
+from statedb.executor import Executor
 from statedb.keeper import Keeper, now
 from statedb.masters import MasterModel
 from statedb.names import encode_name, shown
 from statedb.place import leave_place, take_place
+from statedb.process import members_of
 from statedb.times import check_seconds, in_microseconds
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ def leave_all(owner: object = None) -> None:
             member._forsake()
 
 
-# Registered after the executor's hook, and so called before it.
+# Registered after the hook of process.py, and so called before it.
 @atexit.register
 def _leave_at_exit() -> None:
     _exiting.set()

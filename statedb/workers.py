@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from statedb.errors import PoolClosedError, QueueFullError
-from statedb.lanes import Lanes
+from statedb.lanes import Lanes, touched_by
 from statedb.operation import ALONE, Batch, Traits
 from statedb.ready import LATE, Call, Ready, Turn
 
@@ -67,7 +67,7 @@ class Workers:
         """A Future of what the function returns; its time runs from now."""
         call = Call(function, args, kwargs, time.monotonic() + self._timeout, batch)
         call.may_wait = not known.reads and batch is known.batch
-        touched = _touched(known.touches, args, kwargs)
+        touched = touched_by(known.touches, args, kwargs)
         with self._lock:
             if self._closing:
                 raise PoolClosedError("this Database is closed")
@@ -285,34 +285,6 @@ class Workers:
         closing = self._closing
         self._start()
         self._closing = closing
-
-
-def _touched(
-    touches: Callable[..., tuple[Any, tuple[Any, ...] | None]] | None,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> tuple[Any, tuple[Any, ...] | None] | None:
-    """What a call touches; None where that cannot be told, as of arguments it will not take."""
-    if touches is None:
-        return None
-    try:
-        group, keys = touches(*args, **kwargs)
-        if type(group) is not int:
-            group = _plain(group)
-        if keys is not None:
-            keys = tuple([key if type(key) is str else _plain(key) for key in keys])
-        touched = group, keys
-        hash(touched)
-    except Exception:
-        return None
-    return touched
-
-
-def _plain(key: Any) -> Any:
-    """A key that compares as a str does, whatever a subclass of it would do under our lock."""
-    if isinstance(key, tuple):
-        return tuple([_plain(one) for one in key])
-    return str.__str__(key) if isinstance(key, str) else key
 
 
 def _settle(settle: Callable[..., Any], *outcome: Any) -> None:
