@@ -133,9 +133,20 @@ def impatient(engine: Engine, application: Callable[..., Any]) -> Any:
     own.cursor().execute(
         "SET lock_timeout = 500"
         if engine.name.startswith("postgresql")
-        else "SET innodb_lock_wait_timeout = 1"
+        else "SET innodb_lock_wait_timeout = 1, lock_wait_timeout = 5"
     )
     return own
+
+
+@pytest.fixture
+def own_table(impatient: Any) -> Iterator[None]:
+    """A table of the application's own, beside ours."""
+    cursor = impatient.cursor()
+    cursor.execute("CREATE TABLE IF NOT EXISTS own (name VARCHAR(20))")
+    cursor.execute("DELETE FROM own")
+    yield
+    # A transaction that a test has left open has this fail, where it would wait for hours.
+    cursor.execute("DROP TABLE own")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,16 +38,6 @@ def _is_postgresql(engine: Engine) -> bool:
 
 def _is_mysql(engine: Engine) -> bool:
     return engine.name.startswith(("mariadb", "mysql"))
-
-
-@pytest.fixture
-def own_table(application: Connect) -> Iterator[None]:
-    """A table of the application's own, beside ours."""
-    own = application(autocommit=True)
-    own.cursor().execute("CREATE TABLE IF NOT EXISTS own (name VARCHAR(20))")
-    own.cursor().execute("DELETE FROM own")
-    yield
-    own.cursor().execute("DROP TABLE own")
 
 
 def _write_everything(own: Any, objectid: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -78,16 +78,6 @@ def _active(own: Any, name: str) -> int:
 
 def _silence(own: Any, masterid: int) -> None:
     own.cursor().execute(f"UPDATE statedb_masters SET last_active = 0 WHERE id = {masterid}")
-
-
-@pytest.fixture
-def own_table(application: Connect) -> Iterator[None]:
-    """A table of the application's own, beside ours."""
-    own = application(autocommit=True)
-    own.cursor().execute("CREATE TABLE IF NOT EXISTS own (name VARCHAR(20))")
-    own.cursor().execute("DELETE FROM own")
-    yield
-    own.cursor().execute("DROP TABLE own")
 
 
 def _own_rows(own: Any) -> list[str]:
