@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import psycopg
-from programs import Engine
+from programs import Tool
 from servers import Server
 
 Mode = Literal["session", "transaction", "statement"]
@@ -17,7 +17,7 @@ Mode = Literal["session", "transaction", "statement"]
 class PgBouncer(Server):
     """A pooler before the server on a port; ``settings`` are lines of its pgbouncer.ini."""
 
-    name: ClassVar[Engine] = "pgbouncer"
+    name: ClassVar[Tool] = "pgbouncer"
     protocol = "postgresql"
     account = "postgres"
     stop_signal = signal.SIGTERM

@@ -1,4 +1,4 @@
-"""The programs of the database servers: found where a package put them, or installed first."""
+"""Programs, the database servers' above all: found where a package put them, or installed first."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-Engine = Literal["postgresql", "mariadb", "mysql", "pgbouncer"]
+Engine = Literal["postgresql", "mariadb", "mysql"]
+#: Programs whose packages have their names.
+Tool = Literal["pgbouncer", "sqlite3", "jq"]
 
 SBIN_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
 
 
-class ServerMissing(RuntimeError):
-    """The programs of a database server are not here and could not be installed."""
+class ProgramMissing(RuntimeError):
+    """Programs that a test needs are not here and could not be installed."""
 
 
-def require(engine: Engine) -> Path:
-    """Where the engine's programs are, installed first if they are missing."""
-    programs = find(engine)
+def require(name: Engine | Tool) -> Path:
+    """Where the engine's programs are, or the tool's, installed first if they are missing."""
+    programs = find(name)
     if programs is None:
         # Another test run may be installing the same.
         with (cache() / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if find(engine) is None:
-                _install(engine)
-        programs = find(engine)
+            if find(name) is None:
+                _install(name)
+        programs = find(name)
     if programs is None:
-        raise ServerMissing(f"{engine} was installed, but its programs are not found")
+        raise ProgramMissing(f"{name} was installed, but its programs are not found")
     return programs
 
 
-def find(engine: Engine) -> Path | None:
-    """Where the engine's programs are, or None; MySQL's are in the tree that was unpacked."""
-    if engine == "postgresql":
+def find(name: Engine | Tool) -> Path | None:
+    """Where the programs are, or None; MySQL's are in the tree that was unpacked."""
+    if name == "postgresql":
         return _find_postgresql()
-    if engine == "mariadb":
+    if name == "mariadb":
         return _find_mariadb()
-    if engine == "pgbouncer":
-        pooler = shutil.which("pgbouncer", path=SBIN_PATH)
-        return Path(pooler).parent if pooler is not None else None
-    tree = cache() / "mysql"
-    return tree if tree.exists() else None
+    if name == "mysql":
+        tree = cache() / "mysql"
+        return tree if tree.exists() else None
+    tool = shutil.which(name, path=SBIN_PATH)
+    return Path(tool).parent if tool is not None else None
 
 
 def _find_postgresql() -> Path | None:
@@ -63,16 +65,12 @@ def _find_mariadb() -> Path | None:
     return Path(server).parent if server is not None and found else None
 
 
-def _install(engine: Engine) -> None:
-    """Installs the programs, or raises ServerMissing."""
-    if engine == "postgresql":
-        _apt_install("PostgreSQL", "postgresql")
-    elif engine == "mariadb":
-        _apt_install("MariaDB", "mariadb-server")
-    elif engine == "pgbouncer":
-        _apt_install("PgBouncer", "pgbouncer")
-    else:
+def _install(name: Engine | Tool) -> None:
+    """Installs the programs, or raises ProgramMissing."""
+    if name == "mysql":
         _unpack_debian("sid", "mysql-server-core", cache() / "mysql")
+    else:
+        _apt_install("mariadb-server" if name == "mariadb" else name)
 
 
 def cache() -> Path:
@@ -101,23 +99,24 @@ apt-get -qq -y -o DPkg::Lock::Timeout=600 install --no-install-recommends "$1"
 """
 
 
-def _apt_install(product: str, package: str) -> None:
+def _apt_install(package: str) -> None:
     advice = (
-        f"{product} is not installed: apt-get install {package} (or your system's package of its"
-        " server), or run the tests of SQLite alone with: tox -e sqlite"
+        f"{package} is not installed: apt-get install {package} (or your system's package of it)"
     )
+    if package not in get_args(Tool):
+        advice += ", or run the tests of SQLite alone with: tox -e sqlite"
     command = ["sh", "-c", APT_INSTALL, "sh", package]
     if os.geteuid() != 0:
         sudo = shutil.which("sudo")
         if sudo is None or subprocess.call([sudo, "-n", "true"], stderr=subprocess.DEVNULL):
-            raise ServerMissing(advice)
+            raise ProgramMissing(advice)
         command = [sudo, "-n", *command]
     if shutil.which("apt-get") is None:
-        raise ServerMissing(advice)
+        raise ProgramMissing(advice)
     try:
         _run(command)
     except subprocess.CalledProcessError as error:
-        raise ServerMissing(f"{advice}\napt-get said:\n{error.stdout[-2000:]}") from error
+        raise ProgramMissing(f"{advice}\napt-get said:\n{error.stdout[-2000:]}") from error
 
 
 def _unpack_debian(suite: str, package: str, destination: Path) -> None:
@@ -129,7 +128,7 @@ def _unpack_debian(suite: str, package: str, destination: Path) -> None:
     mirror = re.search(r"^[^#\n]*?(https?://\S+/debian/?)\s", configured, re.MULTILINE)
     keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
     if mirror is None or not keyring.exists() or shutil.which("apt-get") is None:
-        raise ServerMissing(
+        raise ProgramMissing(
             f"{package} is fetched from Debian's {suite}, which needs apt with a Debian mirror"
             f" among its sources and {keyring}: run it on Debian, or leave it to those who do"
         )
@@ -161,7 +160,7 @@ def _unpack_debian(suite: str, package: str, destination: Path) -> None:
             for archive in sorted((apt / "cache/archives").glob("*.deb")):
                 _run(["dpkg", "-x", str(archive), str(tree)])
         except subprocess.CalledProcessError as error:
-            raise ServerMissing(
+            raise ProgramMissing(
                 f"{package} of Debian's {suite} could not be fetched; {error.cmd[0]} said:\n"
                 + error.stdout[-2000:]
             ) from error

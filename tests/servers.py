@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from programs import SBIN_PATH, Engine, require
+from programs import SBIN_PATH, Engine, Tool, require
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -53,7 +53,7 @@ class Server(ABC):
     server program. The kernel ends the server when the thread that started it ends.
     """
 
-    name: ClassVar[Engine]
+    name: ClassVar[Engine | Tool]
     protocol: ClassVar[Protocol]
     account: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]

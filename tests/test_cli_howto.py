@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import require
 
 import statedb
 from statedb import Database
@@ -17,8 +18,8 @@ from statedb.cli.manual import COMMANDS
 pytestmark = pytest.mark.once
 
 HOWTO = Path(__file__).resolve().parent.parent / "docs" / "howto"
-#: What takes programs that need not be here, or does not end by itself: see test_cli_terminal.py.
-ELSEWHERE = re.compile(r"jq |^pip |--watch|^sqlite3 |^pg_dump |^mariadb-dump ")
+#: What does not end by itself, or copies by an engine's own programs, is run by other tests.
+ELSEWHERE = re.compile(r"^pip |--watch|^sqlite3 |^pg_dump |^psql |^mariadb")
 
 
 def commands(name: str) -> list[str]:
@@ -63,6 +64,7 @@ def _database(directory: Path) -> Database:
 
 
 def test_what_the_command_line_is_told_to_do_it_does(shell: dict[str, str], tmp_path: Path) -> None:
+    require("jq")
     told = commands("command-line.md")
     assert told.pop(0) == "export STATEDB_URL=postgresql://user:password@db.example.org/state"
     assert len(told) > 12
