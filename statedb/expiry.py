@@ -116,7 +116,7 @@ def _rows_for_good(conn: Connection, masterids: list[int]) -> list[Row]:
         return list(rows_of_masters(conn, "lock_masters", masterids, {}))
 
 
-# --- A lost answer ---------------------------------------------------------------------------
+# --- A lost answer ---
 
 
 class Doubt:

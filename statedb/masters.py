@@ -51,7 +51,7 @@ def _one_master(masterid: Any, *_: Any, **__: Any) -> tuple[str, tuple[Any, ...]
     return "masters", (masterid,)
 
 
-# --- One master ------------------------------------------------------------------------------
+# --- One master ---
 
 
 @operation(repeatable=True)
@@ -127,7 +127,7 @@ def forget_master(conn: AnyConnection, masterid: int) -> bool:
         return conn.execute(conn.sql["delete_master"], key) > 0
 
 
-# --- Many masters ----------------------------------------------------------------------------
+# --- Many masters ---
 
 
 @operation(reads=True, touches=all_masters)

@@ -72,7 +72,7 @@ Record = Header | Object | Value | Master | Claimed | Counts
 encode = json.JSONEncoder().encode
 
 
-# --- Writing ---------------------------------------------------------------------------------
+# --- Writing ---
 
 
 def header(dump: str, schema: int) -> str:
@@ -100,7 +100,7 @@ def end_line(counts: Counts) -> str:
     return encode({"end": counts._asdict()})
 
 
-# --- Reading ---------------------------------------------------------------------------------
+# --- Reading ---
 
 
 def _refuse_constant(name: str) -> Any:
