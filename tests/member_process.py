@@ -158,7 +158,7 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
 
 
-# --- The database's clock, put forward --------------------------------------------------------
+# --- The database's clock, put forward ---
 
 
 def with_movable_clock(dialect: Dialect) -> Dialect:
@@ -176,7 +176,7 @@ def with_movable_clock(dialect: Dialect) -> Dialect:
     )
 
 
-# --- The program ------------------------------------------------------------------------------
+# --- The program ---
 
 
 class _Program:

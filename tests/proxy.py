@@ -71,6 +71,8 @@ class Proxy:
         self.port = free_port()
         self.delay = 0.0
         self.statements: list[str] = []
+        #: How many statements a rule was applied to.
+        self.met = 0
         self._reader = protocols.PostgreSQL if protocol == "postgresql" else protocols.MySQL
         self.wake = threading.Condition()
         self._rules: list[_Rule] = []
@@ -197,6 +199,7 @@ class Proxy:
         with self.wake:
             for rule in self._rules:
                 if rule.matches(statement):
+                    self.met += 1
                     rule.times -= 1
                     if rule.times == 0:
                         self._rules.remove(rule)

@@ -110,7 +110,7 @@ def awaited(future: Future[T]) -> asyncio.Task[T]:
     return asyncio.create_task(wait())
 
 
-# --- Several loops ----------------------------------------------------------------------------
+# --- Several loops ---
 
 
 def test_loops_in_several_threads_await_one_database(
@@ -157,7 +157,7 @@ def test_a_task_may_await_what_another_loop_has_asked_for(
     assert run(wait(future)) is None
 
 
-# --- Cancelled --------------------------------------------------------------------------------
+# --- Cancelled ---
 
 
 def test_a_task_cancelled_before_its_call_begins_changes_nothing(
@@ -305,7 +305,7 @@ def test_tasks_cancelled_at_any_moment_leave_no_worker_stuck(
     assert all(stored(objectid, name) == name for name in written())
 
 
-# --- Out of time, and in groups ---------------------------------------------------------------
+# --- Out of time, and in groups ---
 
 
 def test_what_wait_for_gives_up_is_not_done_if_it_had_not_begun(
@@ -384,7 +384,7 @@ if sys.version_info >= (3, 11):
         assert stored(objectid, "last") == 1
 
 
-# --- The end ----------------------------------------------------------------------------------
+# --- The end ---
 
 
 def test_a_program_that_ends_while_a_call_runs_leaves_it_to_be_done(

@@ -75,7 +75,7 @@ def _incarnation(second: Any, masterid: int) -> int:
     return incarnation
 
 
-# --- Claiming --------------------------------------------------------------------------------
+# --- Claiming ---
 
 
 def test_a_claim_says_what_is_held_by_whom(call: Call, masterid: int, second: Any) -> None:
@@ -389,7 +389,7 @@ def test_a_master_that_ends_while_it_claims_gets_nothing(
     assert get_claims(second) == []
 
 
-# --- Releasing and looking -------------------------------------------------------------------
+# --- Releasing and looking ---
 
 
 def test_releasing_says_whether_it_was_its_own(
@@ -445,7 +445,7 @@ def test_what_is_no_claim_is_not_held(call: Call, db: Database, held: Any) -> No
         db.masters.thdHoldClaim(held)
 
 
-# --- Holding ---------------------------------------------------------------------------------
+# --- Holding ---
 
 WAYS = ["direct", "sync", "future", "the application's, begun", "the application's, implicit"]
 
@@ -685,7 +685,7 @@ def test_a_claim_is_held_across_a_savepoint(
     assert [stored(objectid, name) for name in "kl"] == [ABSENT, 1]
 
 
-# --- Holding on SQLite, where a transaction may have begun as a reader's ---------------------
+# --- Holding on SQLite, where a transaction may have begun as a reader's ---
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def words(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
-# --- Objects and values ----------------------------------------------------------------------
+# --- Objects and values ---
 
 
 def test_upgrade_creates_the_tables_and_says_so(
@@ -178,7 +178,7 @@ def test_delete_takes_a_value_or_a_whole_object(
     assert "no object" in command.badly(3, "delete", objectid, "l")
 
 
-# --- Masters ---------------------------------------------------------------------------------
+# --- Masters ---
 
 
 def test_masters_tells_who_is_active_and_what_each_holds(command: Command, db: Database) -> None:
@@ -257,7 +257,7 @@ def test_forget_deletes_an_inactive_master(command: Command, db: Database, secon
     assert "no master host1:/srv" in command.badly(3, "forget", "host1:/srv")
 
 
-# --- How it is called ------------------------------------------------------------------------
+# --- How it is called ---
 
 
 def test_options_may_stand_before_the_command_or_after_it(
@@ -386,7 +386,7 @@ def _listing() -> str:
     return "\n".join(texts)
 
 
-# --- How things are shown --------------------------------------------------------------------
+# --- How things are shown ---
 
 
 @pytest.mark.parametrize(

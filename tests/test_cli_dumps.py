@@ -97,7 +97,7 @@ def records_of(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-# --- There and back --------------------------------------------------------------------------
+# --- There and back ---
 
 LONG = "ü\"\\'%s\n" * 9_000
 ODD_NAMES = ["a", "A", "a ", "ä", "a\u0308", "'; --", "\x1b[31m", "\U0001f600", "x" * 65_536]
@@ -255,7 +255,7 @@ def test_values_of_no_object_are_not_dumped(
     assert found[1:-1] == kept
 
 
-# --- What a load changes ---------------------------------------------------------------------
+# --- What a load changes ---
 
 
 def test_a_load_overwrites_what_it_names_and_leaves_the_rest(
@@ -333,7 +333,7 @@ def test_a_load_makes_the_masters_that_it_names_inactive(
         assert Onlooker(second).masters()[member.id].incarnation == 10
 
 
-# --- What is no dump -------------------------------------------------------------------------
+# --- What is no dump ---
 
 A, K = object_("a"), value("k", 1)
 END = {"end": {"objects": 1, "values": 1, "masters": 0, "claims": 0}}
@@ -423,7 +423,7 @@ def test_names_are_to_be_in_order_once_there_are_more_than_are_remembered(
     assert contents(second) == {("a", "B"): dict.fromkeys(names, 1)}
 
 
-# --- Loads that are taken up again -----------------------------------------------------------
+# --- Loads that are taken up again ---
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_a_failure_under_a_terminal_is_one_line(url: str, rich: bool) -> None:
     assert text == "statedb: there is no object 2; `statedb objects` lists them\r\n"
 
 
-# --- Watching --------------------------------------------------------------------------------
+# --- Watching ---
 
 
 def test_a_watched_table_is_redrawn_until_an_interrupt_which_gives_back_the_terminal(
@@ -158,7 +158,7 @@ def test_who_watches_is_told_of_an_outage_and_looks_again(tmp_path: Path, how: s
         assert shown.process.wait(60) == 130
 
 
-# --- Pipes and interrupts --------------------------------------------------------------------
+# --- Pipes and interrupts ---
 
 
 def test_who_reads_no_further_ends_a_dump_and_a_list_with_141(url: str) -> None:

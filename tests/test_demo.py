@@ -146,7 +146,7 @@ def check_that_the_database_is_clean(engine: Engine, url: str) -> None:
     assert found == {"masters": 0, "objects": 0, "states": 0, "held": 0}
 
 
-# --- The whole story, once on each engine ----------------------------------------------------
+# --- The whole story, once on each engine ---
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def test_it_leaves_no_process_and_no_file(told: Told) -> None:
     told.demo.check_that_nothing_is_left()
 
 
-# --- What it needs, and what it does not -----------------------------------------------------
+# --- What it needs, and what it does not ---
 
 
 def test_without_a_url_it_touches_nobodys_database_and_nobodys_git(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_two_in_one_database_do_not_disturb_each_other(sqlite_url: str, tmp_path
     check_that_the_database_is_clean(SQLite("sqlite"), sqlite_url)
 
 
-# --- What does not happen, and what ends it --------------------------------------------------
+# --- What does not happen, and what ends it ---
 
 
 def test_a_process_that_dies_is_told_and_is_a_failure(sqlite_url: str, tmp_path: Path) -> None:
@@ -542,7 +542,7 @@ def test_what_git_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         Repository(tmp_path / "nowhere").heads()
 
 
-# --- What it judges by -----------------------------------------------------------------------
+# --- What it judges by ---
 
 BETA = Expiry(2, "beta", {"docs": 1})
 

@@ -33,7 +33,7 @@ from statedb.state import get_state, set_state
 Stored = Callable[[int, str], Any]
 
 
-# --- Joining ----------------------------------------------------------------------------------
+# --- Joining ---
 
 
 def test_calls_within_a_transaction_join_it_and_vanish_with_it(
@@ -224,7 +224,7 @@ def test_our_own_connections_are_strict_and_read_what_is_committed(
             )
 
 
-# --- Futures ----------------------------------------------------------------------------------
+# --- Futures ---
 
 
 def test_futures_work_with_all_that_takes_a_future(db: Database, objectid: int) -> None:
@@ -468,7 +468,7 @@ def test_a_transaction_on_what_cannot_be_opened_is_a_database_error(tmp_path: Pa
         raise AssertionError("it has begun")
 
 
-# --- Bounds -----------------------------------------------------------------------------------
+# --- Bounds ---
 
 
 def test_waiting_for_a_connection_is_bounded(url: str, objectid: int) -> None:
@@ -558,7 +558,7 @@ def test_illegal_settings_are_refused(settings: dict[str, Any], error: type[Exce
         statedb.connect("sqlite://", **settings)
 
 
-# --- The end ----------------------------------------------------------------------------------
+# --- The end ---
 
 
 def test_a_closed_database_says_so(url: str, objectid: int) -> None:

@@ -54,7 +54,7 @@ def ask(request: pytest.FixtureRequest, far: Database) -> Ask:
     return call
 
 
-# --- A lost answer ----------------------------------------------------------------------------
+# --- A lost answer ---
 
 
 def test_a_read_whose_answer_was_lost_is_done_again(
@@ -379,7 +379,7 @@ def test_a_users_function_that_has_committed_something_is_not_begun_again(
     assert stored(objectid, "first") == 1
 
 
-# --- Servers that come and go -----------------------------------------------------------------
+# --- Servers that come and go ---
 
 
 @pytest.fixture(scope="module")
@@ -603,7 +603,7 @@ def test_an_object_id_that_another_process_deleted_fails_once_and_is_new_then(
     assert db.state.setState(db.state.getObjectId("a", "B").result(), "k", 1).result() == 1
 
 
-# --- Round trips ------------------------------------------------------------------------------
+# --- Round trips ---
 
 
 def test_an_operation_is_as_few_round_trips_as_it_can_be(
@@ -633,7 +633,7 @@ def test_an_operation_is_as_few_round_trips_as_it_can_be(
     assert trips(lambda: far.state.getObjectId("new", "Object").result()) == 0
 
 
-# --- Connecting, and who may not write ---------------------------------------------------------
+# --- Connecting, and who may not write ---
 
 
 def test_a_connection_that_is_lost_as_it_is_set_up_is_made_once_more(

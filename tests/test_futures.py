@@ -199,7 +199,7 @@ def test_cancelling_in_asyncio_cancels_it(new: Callable[[], Future[Any]]) -> Non
     assert not future.set_running_or_notify_cancel()
 
 
-# --- Races ------------------------------------------------------------------------------------
+# --- Races ---
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def nobody_else_writes(poller: Poller) -> Iterator[None]:
         writer.execute("ROLLBACK")
 
 
-# --- What a poll prints ----------------------------------------------------------------------
+# --- What a poll prints ---
 
 
 def test_the_first_poll_prints_all_commits_of_all_branches_oldest_first(
@@ -413,7 +413,7 @@ def test_what_a_terminal_cannot_show_is_replaced(
     assert done.stdout.endswith(f"main {one} na?ve\n")
 
 
-# --- Which repository, which database --------------------------------------------------------
+# --- Which repository, which database ---
 
 
 def test_the_database_is_poller_sqlite_in_the_current_directory(
@@ -502,7 +502,7 @@ def test_a_database_that_cannot_be_opened_fails_with_one_line(
     assert re.fullmatch(r"git_poller: .*\n", done.stderr)
 
 
-# --- However it ends -------------------------------------------------------------------------
+# --- However it ends ---
 
 
 def test_with_an_interval_it_polls_until_interrupted(
@@ -647,7 +647,7 @@ def test_without_an_output_nothing_is_recorded(
     assert poller.poll() == on("main", main)
 
 
-# --- Several pollers -------------------------------------------------------------------------
+# --- Several pollers ---
 
 
 def test_of_pollers_at_once_each_commit_is_printed_by_one_at_least(

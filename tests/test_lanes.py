@@ -106,7 +106,7 @@ def test_all_get_their_turn_in_whichever_order_they_finish(last_first: bool) -> 
         assert not checked.lanes._groups
 
 
-# --- Examples ---------------------------------------------------------------------------------
+# --- Examples ---
 
 
 def _admit(lanes: Lanes, group: int, keys: Keys, *, reads: bool = False) -> tuple[Job, bool]:

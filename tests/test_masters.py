@@ -164,7 +164,7 @@ def _together(work: Callable[[int], Any], threads: int) -> list[Any]:
         return list(executor.map(one, range(threads)))
 
 
-# --- Ids and names ---------------------------------------------------------------------------
+# --- Ids and names ---
 
 
 def test_a_master_has_one_id_whoever_asks(call: Call, db: Database, second: Any) -> None:
@@ -345,7 +345,7 @@ def test_a_masterid_that_is_no_int_is_a_type_error(watched: Watched, call: Call)
     assert watched.statements == []
 
 
-# --- One master ------------------------------------------------------------------------------
+# --- One master ---
 
 
 def test_of_a_master_that_does_not_exist_nothing_can_be_said_or_changed(
@@ -513,7 +513,7 @@ def test_after_an_expiry_activation_is_a_new_incarnation(
     assert _incarnation(second, masterid) == before + 1
 
 
-# --- Many masters ----------------------------------------------------------------------------
+# --- Many masters ---
 
 #: Names, whether they are active, and when they were last seen, in microseconds since 1970.
 CROWD = [
@@ -816,7 +816,7 @@ def test_what_is_no_result_spec_or_no_filter_is_a_type_error(call: Call) -> None
             call(get_masters, ResultSpec([one]))
 
 
-# --- All masters active long time ago --------------------------------------------------------
+# --- All masters active long time ago ---
 
 
 def test_all_masters_are_active_and_last_seen_at_the_epoch(
@@ -859,7 +859,7 @@ def test_each_change_is_one_heartbeat_and_only_from_inactive_an_incarnation(
     assert _row(second, masterid, "incarnation, heartbeats") == (6, 11)
 
 
-# --- Expiry ----------------------------------------------------------------------------------
+# --- Expiry ---
 
 
 #: A master's own number, the argument, how long it was silent, and whether that is too long.
@@ -1117,7 +1117,7 @@ def test_what_somebody_has_locked_is_left_for_the_next_round(
     assert get_claims(second) == []
 
 
-# --- Forgetting ------------------------------------------------------------------------------
+# --- Forgetting ---
 
 
 def test_an_inactive_master_is_forgotten(call: Call, second: Any) -> None:
@@ -1148,7 +1148,7 @@ def test_an_expired_master_can_be_forgotten(call: Call, masterid: int, second: A
     assert get_claims(second) == []
 
 
-# --- Order -----------------------------------------------------------------------------------
+# --- Order ---
 
 
 def test_futures_on_one_master_are_done_in_the_order_in_which_they_were_submitted(

@@ -35,7 +35,7 @@ def onlooker(application: Callable[..., Any]) -> Onlooker:
     return Onlooker(application(autocommit=True))
 
 
-# --- Answers that are lost --------------------------------------------------------------------
+# --- Answers that are lost ---
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_whom_another_has_expired_instead_is_reported_by_the_other_only(
     assert _are_expired(onlooker, silent)
 
 
-# --- Other operations' lost answers -----------------------------------------------------------
+# --- Other operations' lost answers ---
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ WRITTEN = {
 NOTHING: dict[str, Any] = {"masters": [], "claims": []}
 
 
-# --- Whose transaction it is -----------------------------------------------------------------
+# --- Whose transaction it is ---
 
 
 @pytest.mark.parametrize("ends", ["commit", "rollback"])
@@ -380,7 +380,7 @@ def test_a_pipeline_is_refused(engine: Engine, application: Connect, masterid: i
     assert set_master_state(own, masterid, True) is False
 
 
-# --- Settings --------------------------------------------------------------------------------
+# --- Settings ---
 
 
 def test_the_isolation_level_is_the_applications(
@@ -539,7 +539,7 @@ def test_a_daylight_saving_zone_of_the_session_changes_no_time(
         assert found.last_active.timestamp() == moment
 
 
-# --- Snapshots -------------------------------------------------------------------------------
+# --- Snapshots ---
 
 
 @pytest.fixture

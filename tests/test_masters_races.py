@@ -90,7 +90,7 @@ def _rounds(work: list[Callable[[], None]], rounds: int) -> Iterator[Callable[[]
             raise
 
 
-# --- Many who expire --------------------------------------------------------------------------
+# --- Many who expire ---
 
 OBSERVERS, EXPIRIES = 16, 1000
 
@@ -127,7 +127,7 @@ def test_sixteen_observers_expire_a_silent_master_once_a_thousand_times(
             told.clear()
 
 
-# --- A check-in against an expiry -------------------------------------------------------------
+# --- A check-in against an expiry ---
 
 Expire = Callable[[str, Callable[[], None]], list[int]]
 
@@ -352,7 +352,7 @@ def test_a_member_that_was_expired_and_activated_again_learns_that_it_was_lost(
     assert told == [member]
 
 
-# --- Who holds what ---------------------------------------------------------------------------
+# --- Who holds what ---
 
 THINGS, CLAIM_ROUNDS, JOINS = 200, 50, 300
 _things = [f"thing {number}" for number in range(THINGS)]
@@ -645,7 +645,7 @@ def test_what_an_older_process_claims_while_a_newer_one_joins_is_not_kept(
     assert 0 < claimed < JOINS
 
 
-# --- All at once ------------------------------------------------------------------------------
+# --- All at once ---
 
 LOAD_SECONDS = 5.0
 Refused = (AlreadyClaimedError, MasterLostError, ClaimLostError)

@@ -98,7 +98,7 @@ def claims(application: Callable[..., Any]) -> Callable[[], list[Claim]]:
 Claims = Callable[[], list[Claim]]
 
 
-# --- Joining ----------------------------------------------------------------------------------
+# --- Joining ---
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_closing_a_database_has_its_members_leave(url: str, rows: Rows, claims: 
             member.check()
 
 
-# --- Having a place ---------------------------------------------------------------------------
+# --- Having a place ---
 
 
 def test_check_ins_are_seen_and_due_goes_with_them(db: Database, rows: Rows) -> None:
@@ -492,7 +492,7 @@ def test_a_busy_process_checks_in(
         assert all(future.result(timeout=PATIENCE) in (1, None) for future in futures)
 
 
-# --- Losing a place ---------------------------------------------------------------------------
+# --- Losing a place ---
 
 
 def test_of_two_with_one_name_the_newer_stays_and_the_older_is_told(
@@ -569,7 +569,7 @@ def test_a_place_that_somebody_took_away_is_lost_and_never_taken_back(
     assert [row.active for row in rows()] == ([] if how == "forgotten" else [False])
 
 
-# --- Expiring others --------------------------------------------------------------------------
+# --- Expiring others ---
 
 
 def test_whom_several_watch_one_expires_and_reports(url: str, db: Database, rows: Rows) -> None:
@@ -644,7 +644,7 @@ def test_members_of_different_intervals_judge_each_by_his_own(
     assert [one.id for one in by_slow] == [dead.masterid]
 
 
-# --- Callbacks --------------------------------------------------------------------------------
+# --- Callbacks ---
 
 
 def test_callbacks_run_on_a_thread_that_does_not_check_in(url: str, rows: Rows) -> None:
@@ -712,7 +712,7 @@ def test_a_callback_that_blocks_delays_no_check_in(db: Database, rows: Rows) -> 
         release.set()
 
 
-# --- Leaving ----------------------------------------------------------------------------------
+# --- Leaving ---
 
 
 def test_who_leaves_is_inactive_and_holds_nothing(db: Database, rows: Rows, claims: Claims) -> None:
@@ -874,7 +874,7 @@ def test_the_error_of_a_block_is_seen_even_if_its_member_cannot_leave(
     assert "could not leave" in caplog.text
 
 
-# --- The process's end, and its forks ---------------------------------------------------------
+# --- The process's end, and its forks ---
 
 
 @pytest.mark.parametrize("how", ["ends", "raises"])

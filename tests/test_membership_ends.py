@@ -226,7 +226,7 @@ def test_who_joins_while_its_database_is_being_closed_does_not_stay(url: str, se
     assert cursor.fetchone()[0] == 0
 
 
-# --- Joining, leaving and expiring, in part ----------------------------------------------------
+# --- Joining, leaving and expiring, in part ---
 
 
 def _is_active(db: Database, masterid: int) -> bool:

@@ -141,7 +141,7 @@ class Watcher:
         self.db.close()
 
 
-# --- Processes that stand still, or die ------------------------------------------------------
+# --- Processes that stand still, or die ---
 
 
 @dataclass
@@ -469,7 +469,7 @@ def test_a_host_whose_clock_is_an_hour_off_notices_nothing(
     assert story.events["wrote"]
 
 
-# --- The database away, or its clock wrong ----------------------------------------------------
+# --- The database away, or its clock wrong ---
 
 
 @dataclass

@@ -72,7 +72,7 @@ def await_(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
-# --- Many callers -----------------------------------------------------------------------------
+# --- Many callers ---
 
 HOWTO = (documents.ROOT / "docs/howto/pgbouncer.md").read_text("utf-8")
 THREADS, ROUNDS = 8, 10
@@ -177,7 +177,7 @@ def test_tables_are_made_through_a_pooler(
             assert statedb.state.get_object_id(own, "a", "B") == 1
 
 
-# --- Settings ---------------------------------------------------------------------------------
+# --- Settings ---
 
 ASKED = ("transaction_isolation", "TimeZone", "lock_timeout", "application_name")
 
@@ -245,7 +245,7 @@ def test_many_rows_are_written_all_or_none(port: int, name: str, second: Any) ->
     assert second.execute("SELECT COUNT(*) FROM statedb_objects").fetchall() == [(2,)]
 
 
-# --- Time -------------------------------------------------------------------------------------
+# --- Time ---
 
 
 @in_each_mode
@@ -291,7 +291,7 @@ def test_what_still_waits_in_the_pooler_when_its_time_is_up_is_never_done(
     assert statedb.state.get_states(second, objectid) == {"x": "before", "z": 1}
 
 
-# --- Cuts -------------------------------------------------------------------------------------
+# --- Cuts ---
 
 
 class Line:
@@ -479,7 +479,7 @@ def test_a_connection_that_is_lost_while_it_is_greeted_is_made_anew(
     assert statedb.state.get_object_id(second, "nightly", "Scheduler") == objectid
 
 
-# --- Several poolers, and wrong ones ----------------------------------------------------------
+# --- Several poolers, and wrong ones ---
 
 
 @in_each_mode

@@ -115,7 +115,7 @@ def _interrupt() -> bool:
     raise KeyboardInterrupt
 
 
-# --- Waiting for a connection -----------------------------------------------------------------
+# --- Waiting for a connection ---
 
 
 def test_who_is_interrupted_while_he_waits_is_out_of_the_queue(narrow: Database) -> None:
@@ -197,7 +197,7 @@ def test_a_call_that_closing_has_overtaken_is_refused(url: str) -> None:
         _pool(db).take(time.monotonic() + 1)
 
 
-# --- Opening, and what is past use ------------------------------------------------------------
+# --- Opening, and what is past use ---
 
 
 def test_who_is_interrupted_as_he_connects_costs_no_place(url: str) -> None:
@@ -250,7 +250,7 @@ def test_what_is_amiss_with_closing_and_no_drivers_error_is_told() -> None:
         conn.close()
 
 
-# --- What has outlasted its time --------------------------------------------------------------
+# --- What has outlasted its time ---
 
 
 def test_a_connection_that_was_closed_meanwhile_is_not_cut(url: str) -> None:
@@ -280,7 +280,7 @@ def test_a_connection_that_came_back_as_its_time_was_up_is_not_cut() -> None:
     assert not conn.cutting
 
 
-# --- No more threads --------------------------------------------------------------------------
+# --- No more threads ---
 
 
 def _refuse_threads(monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]) -> None:

@@ -35,7 +35,7 @@ on_a_server = pytest.mark.parametrize(
 #: What a call may take beyond its timeout, on a machine that is slow.
 GRACE = 1.5
 
-# --- Hosts that are of no use -----------------------------------------------------------------
+# --- Hosts that are of no use ---
 
 
 def _message(kind: bytes, content: bytes) -> bytes:
@@ -322,7 +322,7 @@ def test_what_libpq_does_for_several_hosts_is_done(
         assert db.state.thdGetObjectId("a", "B") > 0
 
 
-# --- Peers that vanish ------------------------------------------------------------------------
+# --- Peers that vanish ---
 
 
 @on_a_server
@@ -359,7 +359,7 @@ def test_a_server_that_stops_in_the_midst_of_its_answer_makes_a_call_fail_within
         assert db.run(lambda conn: conn.raw.info.backend_pid) != pid
 
 
-# --- What an error means ----------------------------------------------------------------------
+# --- What an error means ---
 
 MEANINGS = {
     # Gone, and what became of the statement is unknown.

@@ -119,7 +119,7 @@ def test_no_increment_of_eight_processes_is_lost(url: str, objectid: int, stored
     assert stored(objectid, "counter") == 8000
 
 
-# --- A rival between the statements of one set_state -----------------------------------------
+# --- A rival between the statements of one set_state ---
 
 
 @pytest.fixture(params=["direct", "direct, in a transaction", "sync", "future"])
@@ -261,7 +261,7 @@ def test_a_pending_insert_is_waited_for(
     assert stored(objectid, "k") == expected
 
 
-# --- Other writers between reading and writing ------------------------------------------------
+# --- Other writers between reading and writing ---
 
 
 def test_a_value_deleted_and_created_again_meanwhile_loses_nobodys_write(

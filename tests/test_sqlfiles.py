@@ -129,7 +129,7 @@ def test_a_statement_is_rewritten_where_it_has_a_mark() -> None:
     assert statements["select_some"] == "SELECT 1 /*filters*/"
 
 
-# --- A dialect from outside ------------------------------------------------------------------
+# --- A dialect from outside ---
 
 CREATE_STATES_TABLE = """
 -- name: create_states_table

@@ -62,7 +62,7 @@ def _read(path: Path, objectid: int, name: str) -> object:
         return statedb.state.get_state(second, objectid, name, ABSENT)
 
 
-# --- Turns -----------------------------------------------------------------------------------
+# --- Turns ---
 
 
 def test_turns_are_had_in_the_order_in_which_they_were_asked_for() -> None:
@@ -444,7 +444,7 @@ def test_a_child_forked_while_another_file_is_written_does_not_inherit_the_turn(
     assert _read(tmp_path / "other.sqlite", objectid, "k") == 0
 
 
-# --- How a file is kept ----------------------------------------------------------------------
+# --- How a file is kept ---
 
 
 def _settings(db: Database) -> tuple[object, object]:
@@ -577,7 +577,7 @@ def test_readers_and_writers_of_a_rollback_journal_wait_for_each_other(
     assert _read(path, objectid, "k") == 60
 
 
-# --- The log ---------------------------------------------------------------------------------
+# --- The log ---
 
 
 @pytest.mark.parametrize(
@@ -729,7 +729,7 @@ def test_who_cannot_read_in_time_is_told_and_reads_later(path: Path) -> None:
         assert db.state.thdGetState(objectid, "k", "absent") == "absent"
 
 
-# --- In memory, and errors -------------------------------------------------------------------
+# --- In memory, and errors ---
 
 
 def test_in_memory_too_a_statement_ends_when_its_time_is_up() -> None:

@@ -392,7 +392,7 @@ def test_what_cannot_be_asked_for_is_a_value_error_that_says_what_can(
     assert message in str(raised.value)
 
 
-# --- Several calls in one transaction ---------------------------------------------------------
+# --- Several calls in one transaction ---
 
 
 def test_each_call_of_a_transaction_calls_its_own_callback(db: Database, stored: Stored) -> None:

@@ -43,7 +43,7 @@ class _Occupied:
         assert self.release.wait(60)
 
 
-# --- Counts -----------------------------------------------------------------------------------
+# --- Counts ---
 
 
 def test_nothing_is_counted_before_anything_is_done(url: str) -> None:

@@ -294,7 +294,7 @@ def test_an_account_can_be_known_by_its_certificate(secure: Secure, tmp_path: Pa
     refused(f"{url}&{secure.client.format(*stranger)}", "certificate.* that the server wants")
 
 
-# --- The how-to -------------------------------------------------------------------------------
+# --- The how-to ---
 
 HOWTO = (documents.ROOT / "docs/howto/tls.md").read_text("utf-8")
 

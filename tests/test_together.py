@@ -106,7 +106,7 @@ def _names(count: int) -> list[str]:
     return [f"k{number}" for number in range(count)]
 
 
-# --- Gets -------------------------------------------------------------------------------------
+# --- Gets ---
 
 
 def test_gets_that_wait_together_are_answered_by_few_statements(
@@ -208,7 +208,7 @@ def test_a_long_value_travels_alone_and_the_others_together(
     assert len(sent) == 2
 
 
-# --- Sets -------------------------------------------------------------------------------------
+# --- Sets ---
 
 
 def test_sets_that_wait_together_are_visible_when_their_futures_resolve(
@@ -374,7 +374,7 @@ def test_through_a_network_what_waits_together_is_few_round_trips(
             assert len(proxy.statements) <= 4
 
 
-# --- One commit for several, on SQLite --------------------------------------------------------
+# --- One commit for several, on SQLite ---
 
 
 @pytest.fixture
@@ -520,7 +520,7 @@ def test_nothing_resolves_before_its_commit(
     assert stored(objectid, "k7") == "after"
 
 
-# --- Somebody else's locks --------------------------------------------------------------------
+# --- Somebody else's locks ---
 
 
 @pytest.fixture
@@ -574,7 +574,7 @@ def test_a_set_that_waits_for_a_lock_holds_up_none_that_come_later(
     assert [stored(objectid, name) for name in ("k0", "k1", "new")] == ["ours"] * 3
 
 
-# --- Order ------------------------------------------------------------------------------------
+# --- Order ---
 
 
 def _random_calls(chance: random.Random) -> list[tuple[str, tuple[Any, ...]]]:
@@ -629,7 +629,7 @@ def test_futures_give_what_the_same_calls_give_one_by_one(
             assert [stored(other, name) for name in "abc"] == [stored(one, name) for name in "abc"]
 
 
-# --- Faults -----------------------------------------------------------------------------------
+# --- Faults ---
 
 
 @pytest.fixture
@@ -761,7 +761,7 @@ def test_gets_that_hang_hold_up_no_other(
             assert future.result(timeout=30) == "before"
 
 
-# --- Deadlocks --------------------------------------------------------------------------------
+# --- Deadlocks ---
 
 
 def _is_deadlock(error: BaseException) -> bool:
@@ -854,7 +854,7 @@ def test_an_application_that_writes_the_same_rows_meets_no_deadlock(
     assert min(rival.commits, turn, batches) > 30, (rival.commits, turn, batches)
 
 
-# --- Futures ----------------------------------------------------------------------------------
+# --- Futures ---
 
 
 def test_those_that_are_cancelled_while_they_wait_harm_no_other(
@@ -1057,7 +1057,7 @@ def test_nothing_of_what_is_finished_is_kept(narrow: Database, objectid: int) ->
     _wait_until(lambda: gc.collect() >= 0 and not any(one() for one in kept))
 
 
-# --- Of one call ------------------------------------------------------------------------------
+# --- Of one call ---
 
 
 @pytest.mark.parametrize(

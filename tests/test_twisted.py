@@ -59,7 +59,7 @@ class Block:
 """
 
 
-# --- On the reactor's thread ------------------------------------------------------------------
+# --- On the reactor's thread ---
 
 
 def test_inline_callbacks_get_values_and_errors_on_the_reactors_thread(
@@ -124,7 +124,7 @@ task.react(main)
     assert any("NoSuchStateError" in line for line in logged)
 
 
-# --- Cancelled --------------------------------------------------------------------------------
+# --- Cancelled ---
 
 
 def test_a_cancelled_call_that_is_under_way_is_done_and_its_error_is_nobodys(
@@ -221,7 +221,7 @@ task.react(main)
     assert values[3::4] == list(range(3, 200, 4))
 
 
-# --- A reactor that stops ---------------------------------------------------------------------
+# --- A reactor that stops ---
 
 
 def test_a_reactor_that_stops_tells_who_waits_if_the_database_is_closed_before(

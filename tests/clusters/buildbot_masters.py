@@ -224,7 +224,7 @@ def own_state(database: Path) -> int:
     return rows(database, "objects") + rows(database, "object_state")
 
 
-# --- One master -------------------------------------------------------------------------------
+# --- One master ---
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ def test_buildbots_other_commands_read_its_tac_and_open_nothing(master: Master) 
     assert not Path("opened.sqlite").exists()
 
 
-# --- Two masters ------------------------------------------------------------------------------
+# --- Two masters ---
 
 
 @pytest.fixture(scope="module")
@@ -387,7 +387,7 @@ def _check_shared(common: dict[str, Any], told: dict[str, Any]) -> None:
         assert [common[f"{n} by {name}"] for n in range(UPDATES)] == its["counts"]
 
 
-# --- The same as Buildbot's own ---------------------------------------------------------------
+# --- The same as Buildbot's own ---
 
 
 def test_it_has_the_methods_of_buildbots_own_connector() -> None:

@@ -43,7 +43,7 @@ def database(pair: Pair) -> Iterator[str]:
     pair.primary.drop_database("failover")
 
 
-# --- Killed -----------------------------------------------------------------------------------
+# --- Killed ---
 
 
 def test_a_primary_killed_ten_times_loses_nothing_acknowledged_and_nobodys_place(
@@ -159,7 +159,7 @@ def _check_places(
     }
 
 
-# --- A standby that does not answer -----------------------------------------------------------
+# --- A standby that does not answer ---
 
 Write = Callable[[statedb.Database, int], Any]
 
@@ -237,7 +237,7 @@ def test_a_write_whose_wait_for_the_standby_is_ended_is_not_acknowledged(
         assert time.monotonic() - began < 6 + GRACE
 
 
-# --- One that steps down, and one that sleeps -------------------------------------------------
+# --- One that steps down, and one that sleeps ---
 
 
 def test_a_primary_that_steps_down_but_stays_loses_its_callers_to_the_new_one(

@@ -108,7 +108,7 @@ def _at_once(calls: list[Callable[[], T]]) -> list[T | Exception]:
         return list(executor.map(run, calls))
 
 
-# --- Tables ----------------------------------------------------------------------------------
+# --- Tables ---
 
 
 def _upgrade_at_once(cluster: GaleraCluster, name: str) -> None:
@@ -144,7 +144,7 @@ def test_of_all_who_upgrade_older_tables_one_makes_the_masters_active_long_time_
     assert first.execute(f"SELECT heartbeats FROM {name}.statedb_masters") == ((1,),)
 
 
-# --- Every node shows what every other has acknowledged -----------------------------------------
+# --- Every node shows what every other has acknowledged ---
 
 
 def test_every_node_at_once_reads_what_another_has_acknowledged(
@@ -218,7 +218,7 @@ def test_every_operation_on_masters_can_be_done_at_each_node(dbs: list[Database]
         assert there.masters.thdGetMasters() == []
 
 
-# --- Races between the nodes --------------------------------------------------------------------
+# --- Races between the nodes ---
 
 
 def test_all_nodes_are_given_one_id_and_one_created_value(dbs: list[Database]) -> None:
@@ -308,7 +308,7 @@ def test_no_half_of_what_is_set_together_is_seen_at_any_node(
     assert len(set(map(str, seen))) > 20, "nobody saw anything change"
 
 
-# --- Locks that another node does not know of ---------------------------------------------------
+# --- Locks that another node does not know of ---
 
 
 @pytest.fixture
@@ -397,7 +397,7 @@ def test_no_value_is_left_behind_by_an_object_that_another_node_has_deleted_mean
         assert db.state.thdGetStates(objectid) == {}
 
 
-# --- Members ------------------------------------------------------------------------------------
+# --- Members ---
 
 
 @pytest.mark.parametrize("fault", ["a node is killed", "there is no quorum"])
@@ -484,7 +484,7 @@ def _database(db: Database) -> str:
     return repr(db).rstrip(">").rpartition("/")[2]
 
 
-# --- Ten minutes of it -------------------------------------------------------------------------
+# --- Ten minutes of it ---
 
 
 class _Trial:

@@ -70,7 +70,7 @@ def reading(operation: Callable[..., Any], arguments: Of, gives: Of) -> Act:
     return Act(operation, arguments, gives, changes=False)
 
 
-# --- What operations call, and users' own functions of a connection ---------------------------
+# --- What operations call, and users' own functions of a connection ---
 
 
 def new_value() -> str:

@@ -49,7 +49,7 @@ def mostly(ids: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
     return st.integers(0, 8).flatmap(lambda number: no_ids if number == 8 else ids)
 
 
-# --- Callbacks --------------------------------------------------------------------------------
+# --- Callbacks ---
 
 
 def short(value: Any = None) -> Any:
@@ -70,7 +70,7 @@ def illegal(value: Any = None) -> Any:
 
 callbacks = st.sampled_from([short, short, wrapped, wrapped, raising, illegal])
 
-# --- Queries ----------------------------------------------------------------------------------
+# --- Queries ---
 
 _now = datetime.now(timezone.utc)
 _moments = st.sampled_from(

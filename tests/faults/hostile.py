@@ -44,7 +44,7 @@ _NAUGHTY = [
 _LONG = ["x" * 65_536, "x" * 65_537, "\u00e9" * 32_768, "'" * 65_536, "\\" * 65_537, "x" * 300_000]
 
 
-# --- Texts that are more than they seem -------------------------------------------------------
+# --- Texts that are more than they seem ---
 
 
 class Plain(str):
@@ -282,7 +282,7 @@ class Hostile(random.Random):
         return None if self.random() < 0.8 else self.choice(odd)
 
 
-# --- Values that resist -----------------------------------------------------------------------
+# --- Values that resist ---
 
 
 class Refusing:
@@ -455,7 +455,7 @@ STORED_OTHERWISE = [
 ]
 
 
-# --- Dump files ------------------------------------------------------------------------------
+# --- Dump files ---
 
 _SOUND = [
     *({"object": name, "class": "B"} for name in ("a", "b")),

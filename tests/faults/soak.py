@@ -156,7 +156,7 @@ def _labour(url: str, db: Database, crew: list[Caller], logs: Path, number: int)
     return reports
 
 
-# --- Faults -----------------------------------------------------------------------------------
+# --- Faults ---
 
 
 @contextmanager

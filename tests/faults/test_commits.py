@@ -219,7 +219,7 @@ def test_an_idle_connection_of_which_one_direction_has_ended_costs_no_call(
         assert stage.scene.snapshot() != stage.scene.before
 
 
-# --- Upgrades ---------------------------------------------------------------------------------
+# --- Upgrades ---
 
 
 def test_an_upgrade_that_is_cut_where_it_commits_is_done_again(
@@ -266,7 +266,7 @@ def test_an_upgrade_that_is_cut_where_it_commits_is_done_again(
                 assert [row[0] for row in cursor.fetchall()] == [0]
 
 
-# --- Counting under continuous cuts -----------------------------------------------------------
+# --- Counting under continuous cuts ---
 
 PROCESSES = extent(2, 4)
 #: How many numbers each thread appends.

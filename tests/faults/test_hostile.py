@@ -63,7 +63,7 @@ def bench(engine: Engine, url: str) -> Iterator[Bench]:
         yield made
 
 
-# --- URLs -------------------------------------------------------------------------------------
+# --- URLs ---
 
 
 def test_any_url_is_taken_or_refused_and_its_password_is_shown_nowhere(hostile: Hostile) -> None:
@@ -107,7 +107,7 @@ def _assert_hidden(error: BaseException | None, url: str) -> None:
         error = error.__cause__ or error.__context__
 
 
-# --- Names ------------------------------------------------------------------------------------
+# --- Names ---
 
 
 def test_any_name_is_the_same_when_it_is_read_or_refused(bench: Bench, hostile: Hostile) -> None:
@@ -204,7 +204,7 @@ def _refuse_name(bench: Bench, caller: str, name: Any) -> None:
         bench.db.masters.join(name)
 
 
-# --- Values -----------------------------------------------------------------------------------
+# --- Values ---
 
 
 def test_any_value_comes_back_as_json_gives_it_or_is_refused(
@@ -316,7 +316,7 @@ def _kinds(value: Any) -> str:
     return " ".join([type(value).__name__, *map(_kinds, inner)])
 
 
-# --- Queries ----------------------------------------------------------------------------------
+# --- Queries ---
 
 
 def test_any_query_finds_what_it_asks_for_or_is_refused(bench: Bench, hostile: Hostile) -> None:
@@ -362,7 +362,7 @@ def _shown(spec: Any) -> str:
         return ascii([getattr(one, "operator", None) for one in spec.filters])
 
 
-# --- Ids, and whatever else a call may be given -------------------------------------------------
+# --- Ids, and whatever else a call may be given ---
 
 
 def test_any_other_argument_is_refused_and_changes_nothing(bench: Bench, hostile: Hostile) -> None:
@@ -411,7 +411,7 @@ def _argument(hostile: Hostile, operation: Callable[..., Any], parameter: str) -
     return given
 
 
-# --- What somebody else has stored --------------------------------------------------------------
+# --- What somebody else has stored ---
 
 
 def test_what_others_stored_is_a_value_or_a_type_error_and_harms_no_other(
@@ -538,7 +538,7 @@ def test_a_name_that_is_no_text_keeps_nobody_from_reading_the_others(bench: Benc
     assert [one.name for one in bench.db.masters.thdExpireMasters(0)] == [ill_name]
 
 
-# --- Dump files -------------------------------------------------------------------------------
+# --- Dump files ---
 
 
 def test_any_dump_file_is_loaded_or_refused_in_one_line(

@@ -71,7 +71,7 @@ def test_every_operation_does_what_the_model_says(engine: Engine, url: str) -> N
     assert too_few == {}
 
 
-# --- That it would notice ---------------------------------------------------------------------
+# --- That it would notice ---
 
 CASCADING = "a deletion of an object leaves its values"
 _FAULTS = {

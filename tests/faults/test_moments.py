@@ -166,7 +166,7 @@ def test_a_process_that_ends_at_any_moment_leaves_all_of_an_operation_or_nothing
     assert sum(ends.values()) >= LEAST_ENDS[way]
 
 
-# --- Tables that are being made ---------------------------------------------------------------
+# --- Tables that are being made ---
 
 TABLES = ("schema", "states", "objects", "masters", "claims")
 #: In what an upgrade may be cut short: whether there are tables, older ones, or none.

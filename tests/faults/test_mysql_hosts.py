@@ -83,7 +83,7 @@ def _objects(server: Server, name: str) -> list[str]:
         return [one.name for one in db.state.thdGetObjects()]
 
 
-# --- Read-only hosts --------------------------------------------------------------------------
+# --- Read-only hosts ---
 
 
 @pytest.mark.parametrize("user", [ACCOUNT, "root"])
@@ -138,7 +138,7 @@ def test_a_read_only_server_that_is_the_only_one_can_be_read(
             db.state.thdSetState(objectid, "k", 1)
 
 
-# --- Hosts that say nothing -------------------------------------------------------------------
+# --- Hosts that say nothing ---
 
 
 @contextlib.contextmanager
@@ -312,7 +312,7 @@ def test_a_certificate_that_is_not_to_be_trusted_is_an_error_at_once(
     assert len(handshakes) == 1
 
 
-# --- Peers that have vanished -----------------------------------------------------------------
+# --- Peers that have vanished ---
 
 
 def test_the_system_asks_within_a_minute_whether_an_idle_server_is_there(db: Database) -> None:
@@ -328,7 +328,7 @@ def test_the_system_asks_within_a_minute_whether_an_idle_server_is_there(db: Dat
         assert 0 < option("TCP_USER_TIMEOUT") <= 60_000
 
 
-# --- What errors mean ---------------------------------------------------------------------------
+# --- What errors mean ---
 
 READ_ONLY = "The MySQL server is running with the --read-only option so it cannot execute this"
 SECURE = "The MySQL server is running with the --secure-file-priv option so it cannot execute this"

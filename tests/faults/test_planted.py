@@ -39,7 +39,7 @@ def _wrong(calls: list[Call]) -> set[str]:
     return {name for name, operations in by_name.items() if violation(operations) is not None}
 
 
-# --- In a history -----------------------------------------------------------------------------
+# --- In a history ---
 
 
 def _plant_stale_read(calls: list[Call], chance: random.Random) -> str:
@@ -116,7 +116,7 @@ def test_a_wrong_answer_in_a_history_is_found(url: str, tmp_path: Path) -> None:
             assert _wrong(with_error) == {name}
 
 
-# --- In the library ---------------------------------------------------------------------------
+# --- In the library ---
 
 
 def _without_compare(dialect: Dialect) -> Dialect:
