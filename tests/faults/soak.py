@@ -37,6 +37,8 @@ CALLS = 400
 TIMEOUT = 20.0
 #: In seconds: who is killed is expired some rounds later.
 EXPIRE_AFTER = 6.0
+#: Of each process, of that which has just been killed too: its pool's and its keeper's; and ours.
+MOST_CONNECTIONS = (LABOURERS + 1) * (THREADS + 1) + 1
 
 
 class Reading(NamedTuple):
@@ -109,7 +111,10 @@ def test_nothing_grows(engine: Engine, url: str, db: Database, second: Any, tmp_
     assert rounds[-1].expired > len(rounds) / 2 - 20
     _assert_flat("threads", [sum(one.threads for one in each.readings) for each in rounds], 0)
     _assert_flat("files", [sum(one.files for one in each.readings) for each in rounds], 0)
-    _assert_flat("connections", [each.connections for each in rounds], 0)
+    # How many of these are open just then, after a fault, is chance.
+    connections = [each.connections for each in rounds]
+    print(f"connections: {max(connections)} at most")
+    assert max(connections) <= MOST_CONNECTIONS, connections
     _assert_flat("MiB", [sum(one.memory for one in each.readings) for each in rounds], 1.0)
 
 
