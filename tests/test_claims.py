@@ -12,6 +12,7 @@ import pytest
 from conftest import ABSENT, Call
 from engines import Engine
 from interposed import interpose
+from onlooker import Onlooker
 
 import statedb
 from statedb import (
@@ -24,6 +25,7 @@ from statedb import (
     MasterLostError,
     UnusableConnectionError,
 )
+from statedb.connection import Connection
 from statedb.masters import (
     claim,
     expire_masters,
@@ -683,6 +685,75 @@ def test_a_claim_is_held_across_a_savepoint(
         with pytest.raises(Exception, match=LOCKED):
             release(impatient, held.masterid, held.kind, held.name)
     assert [stored(objectid, name) for name in "kl"] == [ABSENT, 1]
+
+
+# --- Holding where servers do not heed each other's locks, as Galera's nodes ---
+
+
+@pytest.fixture
+def writes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have any server be taken for one of those: what holds there holds here too."""
+    monkeypatch.setattr(Connection, "certifies", lambda conn: True)
+
+
+def test_there_it_is_written_which_others_do_not_see(
+    writes_alone: None, db: Database, held: Claim, other: int, second: Any, impatient: Any
+) -> None:
+    claim(second, held.masterid, held.kind, "weekly")
+    claim(second, other, "poller", held.name)
+    before = Onlooker(second).masters(), _tokens(second)
+    with db.transaction():
+        db.masters.thdHoldClaim(held)
+        with pytest.raises(Exception, match=LOCKED):
+            impatient.cursor().execute("UPDATE statedb_claims SET token = 0 WHERE name = name")
+    with db.transaction():
+        assert db.masters.thdClaim(held.masterid, held.kind, held.name) == held
+    assert (Onlooker(second).masters(), _tokens(second)) == before
+
+
+@pytest.mark.parametrize("lose", LOSSES, ids=lambda one: one.__name__.strip("_"))
+def test_there_too_a_lost_claim_cannot_be_held(
+    writes_alone: None,
+    db: Database,
+    held: Claim,
+    other: int,
+    second: Any,
+    lose: Callable[[Any, Claim, int], None],
+) -> None:
+    lose(second, held, other)
+    before = _tokens(second)
+    with db.transaction(), pytest.raises(ClaimLostError):
+        db.masters.thdHoldClaim(held)
+    assert _tokens(second) == before
+
+
+@pytest.mark.parametrize(
+    "different", [{"token": 0}, {"kind": "Scheduler"}, {"masterid": UNKNOWN}], ids=str
+)
+def test_there_too_a_claim_that_never_was_cannot_be_held(
+    writes_alone: None, db: Database, held: Claim, second: Any, different: dict[str, Any]
+) -> None:
+    before = _tokens(second)
+    with db.transaction(), pytest.raises(ClaimLostError):
+        db.masters.thdHoldClaim(Claim(**{**held.__dict__, **different}))
+    assert _tokens(second) == before
+
+
+def test_there_too_an_inactive_master_claims_nothing(
+    writes_alone: None, db: Database, masterid: int, other: int, second: Any
+) -> None:
+    set_master_state(second, masterid, False)
+    before = Onlooker(second).masters()
+    with pytest.raises(MasterLostError):
+        db.masters.thdClaim(masterid, "scheduler", "nightly")
+    assert Onlooker(second).masters() == before
+    assert _tokens(second) == []
+
+
+def _tokens(second: Any) -> list[tuple[Any, ...]]:
+    cursor = second.cursor()
+    cursor.execute("SELECT kind, name, masterid, token FROM statedb_claims ORDER BY kind, name")
+    return list(cursor.fetchall())
 
 
 # --- Holding on SQLite, where a transaction may have begun as a reader's ---

@@ -127,6 +127,8 @@ def test_what_is_dumped_is_loaded_into_another_database(
     first, *rest, end = records_of(text)
     assert (first["format"], first["schema"], len(first["dump"])) == (1, 2, 32)
     assert end == {"end": {"objects": 10, "values": 72, "masters": 1, "claims": 9}}
+    claimed = [(one["kind"], one["claim"]) for one in rest if "claim" in one]
+    assert sorted(claimed) == sorted(("scheduler", name) for name in ODD_NAMES)
     (it,) = (one for one in rest if "master" in one)
     assert (it["active"], it["expire_after"], it["incarnation"]) == (True, 90_000_000, 1)
     assert "9 claims" in command.well("load", file, "--url", other)
