@@ -40,6 +40,13 @@ class Onlooker:
         )
         return int(count)
 
+    def inactive_that_are_due(self) -> int:
+        """How many masters will be overdue that are inactive; never any: whoever expires looks."""
+        ((count,),) = self._rows(
+            "SELECT COUNT(*) FROM statedb_masters WHERE active = 0 AND due IS NOT NULL"
+        )
+        return int(count)
+
     def silence(self, masterid: int) -> None:
         """Have a master be overdue, as if it had been silent since the epoch."""
         self._own.cursor().execute(

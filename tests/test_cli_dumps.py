@@ -117,26 +117,32 @@ def test_what_is_dumped_is_loaded_into_another_database(
     for name in ODD_NAMES:
         objectid = db.state.thdGetObjectId(name, "B")
         db.state.thdSetStates(objectid, dict(zip(ODD_NAMES, ODD_VALUES, strict=False)))
+        masterid = db.masters.thdFindMasterId(name)
+        for active in (True, False):
+            db.masters.thdSetMasterState(masterid, active)
     db.state.thdGetObjectId("empty", "B")
     with db.masters.join("host1:/srv", interval=20, expire_after=90) as member:
         for name in ODD_NAMES:
             member.claim("scheduler", name)
-        assert "10 objects, 72 values, 1 masters" in command.well("dump", file)
+        assert "10 objects, 72 values, 10 masters" in command.well("dump", file)
     db.masters.thdFindMasterId("never")
     text = file.read_text("utf-8")
     first, *rest, end = records_of(text)
     assert (first["format"], first["schema"], len(first["dump"])) == (1, 2, 32)
-    assert end == {"end": {"objects": 10, "values": 72, "masters": 1, "claims": 9}}
+    assert end == {"end": {"objects": 10, "values": 72, "masters": 10, "claims": 9}}
     claimed = [(one["kind"], one["claim"]) for one in rest if "claim" in one]
     assert sorted(claimed) == sorted(("scheduler", name) for name in ODD_NAMES)
-    (it,) = (one for one in rest if "master" in one)
+    standings = {one["master"]: one for one in rest if "master" in one}
+    it = standings.pop("host1:/srv")
     assert (it["active"], it["expire_after"], it["incarnation"]) == (True, 90_000_000, 1)
+    assert {(it["active"], it["expire_after"]) for it in standings.values()} == {(False, 0)}
+    assert set(standings) == set(ODD_NAMES)
     assert "9 claims" in command.well("load", file, "--url", other)
     with contextlib.closing(engine.connect(other, autocommit=True)) as second:
         with contextlib.closing(engine.connect(os.environ["STATEDB_URL"], autocommit=True)) as own:
             assert contents(second) == contents(own)
-        (it,) = statedb.masters.get_masters(second)
-        assert (it.name, it.active) == ("host1:/srv", False)
+        there = {it.name: it.active for it in statedb.masters.get_masters(second)}
+        assert there == dict.fromkeys([*ODD_NAMES, "host1:/srv"], False)
         assert Onlooker(second).claims() == dict.fromkeys(ODD_NAMES, (None, 1))
     again = records_of(command.well("dump", "--url", other))
 
@@ -318,8 +324,11 @@ def test_a_load_makes_the_masters_that_it_names_inactive(
     db.masters.thdClaim(there, "scheduler", "nightly")
     other = db.masters.thdFindMasterId("other")
     db.masters.thdSetMasterState(other, True)
-    write(file, master("there", incarnation=9), {**master("new"), "expire_after": 0})
-    assert "2 masters" in command.well("load", file)
+    new = {**master("new"), "expire_after": 0}
+    write(file, master("there", incarnation=9), new, master("joined"))
+    with db.masters.join("joined", interval=20, expire_after=90):
+        assert "3 masters" in command.well("load", file)
+        assert Onlooker(second).inactive_that_are_due() == 0
     standing = Onlooker(second).masters()
     assert (standing[there].active, standing[there].incarnation) == (False, 9)
     assert standing[other].active is True
