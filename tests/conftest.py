@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,12 @@ Call = Callable[..., Any]
 ENGINES = chosen_engines()
 _running = contextlib.ExitStack()
 _ran: set[str] = set()
+
+
+def pytest_sessionstart() -> None:
+    """Have an interrupt end what the tests start, though a shell's background job ignores them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
