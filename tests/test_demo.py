@@ -532,6 +532,31 @@ def test_a_process_that_is_told_to_leave_before_anything_else_does(
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["joined"] * settled
 
 
+def test_a_process_that_cannot_open_the_database_says_so(tmp_path: Path) -> None:
+    settings = Settings(
+        url=f"sqlite:///{tmp_path}/no/such/directory/demo.sqlite",
+        run="run",
+        name="alpha",
+        schedulers=["docs"],
+        repository=str(tmp_path),
+        interval=0.2,
+        expire_after=10.0,
+        timeout=10.0,
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "statedb.demo.master"],
+        input=f"{json.dumps(asdict(settings))}\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    (said,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert said["event"] == "failed"
+    assert "unable to open database file" in said["error"]
+
+
 def test_what_git_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GitError, match=r"git for-each-ref: .*No such file"):
         Repository(tmp_path / "nowhere").heads()

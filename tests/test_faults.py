@@ -639,10 +639,13 @@ def test_an_operation_is_as_few_round_trips_as_it_can_be(
 def test_a_connection_that_is_lost_as_it_is_set_up_is_made_once_more(
     far_url: str, proxy: Proxy, server_engine: OwnServer, objectid: int
 ) -> None:
-    first = "SET SESSION" if server_engine.name != "postgresql" else "SELECT"
-    proxy.cut_before(first)
-    with statedb.connect(far_url, timeout=20) as far:
-        assert far.state.thdGetState(objectid, "k", "absent") == "absent"
+    steps = ["SET SESSION TRANSACTION", "SET SESSION sql_mode"]
+    for step in steps if server_engine.name != "postgresql" else ["SHOW statedb.session"]:
+        proxy.cut_before(step)
+        with statedb.connect(far_url, timeout=20) as far:
+            assert far.state.thdGetState(objectid, "k", "absent") == "absent"
+        assert proxy.met
+        proxy.met = 0
 
 
 def test_a_transaction_whose_beginning_is_lost_is_begun_once_more(

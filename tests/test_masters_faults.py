@@ -14,6 +14,7 @@ from proxy import Proxy
 
 import statedb
 from statedb import Claim, Database, MasterModel, OutcomeUnknownError
+from statedb.connection import Connection
 from statedb.masters import (
     claim,
     expire_masters,
@@ -117,6 +118,23 @@ def test_an_expiry_whose_answer_was_lost_is_reported_once(
     assert (looks, reads) == (2, int(step == "commit"))
     assert _are_expired(onlooker, silent)
     assert ask("expireMasters") == []
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_so_it_is_where_servers_heed_only_what_others_have_written(
+    far: Database,
+    proxy: Proxy,
+    onlooker: Onlooker,
+    silent: list[int],
+    cut: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Connection, "certifies", lambda conn: True)
+    before = {one: onlooker.masters()[one].heartbeats for one in silent}
+    getattr(proxy, cut)(COMMIT)
+    assert _ids(far.masters.thdExpireMasters()) == silent
+    assert {one: onlooker.masters()[one].heartbeats for one in silent} == before
+    assert _are_expired(onlooker, silent)
 
 
 def test_an_expiry_is_reported_once_however_often_its_answer_is_lost(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from statedb import (
     InvalidTypeError,
     InvalidValueError,
     ValueTooLargeError,
+    values,
 )
 from statedb.state import (
     atomic_create_state,
@@ -146,6 +147,14 @@ def _nested(levels: int, *innermost: Any) -> Any:
     return value
 
 
+def _shared(levels: int) -> Any:
+    """Few lists that hold each other so often that their JSON would be beyond any memory."""
+    value: Any = []
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
 ODD_VALUES = [
     10**30,
     -(10**400),
@@ -219,6 +228,7 @@ def test_a_text_of_4_mib_of_escaped_quotes_comes_back(
         ({None: 1, "null": 2}, InvalidValueError, "are one key"),
         ({1.0: 1, "1.0": 2}, InvalidValueError, "are one key"),
         ({(1, 2): 1}, InvalidValueError, "is no JSON"),
+        (_shared(23), ValueTooLargeError, "holds more than 4194304 values"),
     ],
     ids=lambda value: repr(value)[:30],
 )
@@ -290,3 +300,29 @@ def test_any_json_comes_back_under_any_name(
         assert json.dumps(db.state.getState(objectid, name).result()) == expected[name]
     found = db.state.thdGetStates(objectid, list(values))
     assert {name: json.dumps(value) for name, value in found.items()} == expected
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_what_ails_the_caller_himself_is_no_fault_of_the_value(
+    db: Database, objectid: int, second: Any, error: type[Exception]
+) -> None:
+    class Ailing(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            raise error
+
+    with pytest.raises(error):
+        db.state.thdSetState(objectid, "k", Ailing([1]))
+    assert get_states(second, objectid) == {}
+
+
+def test_a_value_that_is_read_where_the_stack_is_at_its_end_is_no_wrong_one(
+    db: Database, objectid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Exhausted:
+        def raw_decode(self, text: str) -> Any:
+            raise RecursionError
+
+    db.state.thdSetState(objectid, "k", [[1]])
+    monkeypatch.setattr(values, "_decoder", Exhausted())
+    with pytest.raises(RecursionError):
+        db.state.thdGetState(objectid, "k")

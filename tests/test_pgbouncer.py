@@ -267,6 +267,27 @@ def test_a_wait_for_a_lock_is_ended_by_the_server(
     assert statedb.state.get_states(second, objectid) == {"x": "other's", "y": 1}
 
 
+def test_a_wait_for_a_lock_is_no_longer_than_what_a_call_has_left(
+    port: int, name: str, second: Any, application: Callable[..., Any]
+) -> None:
+    objectid = statedb.state.get_object_id(second, "nightly", "Scheduler")
+    statedb.state.set_state(second, objectid, "x", "before")
+    other = application()
+    statedb.state.set_state(other, objectid, "x", "other's")
+    with (
+        PgBouncer(port, "transaction") as pooler,
+        pooled(pooler, name, "transaction", timeout=3.0, pool_size=1) as db,
+    ):
+        db.state.thdGetState(objectid, "x")
+        began = time.monotonic()
+        with db.transaction(), ThreadPoolExecutor(1) as thread:
+            late = thread.submit(db.state.setState, objectid, "x", "late").result()
+            time.sleep(1.5)  # with the only connection
+        with pytest.raises(CallTimeoutError, match="lock timeout"):
+            late.result(timeout=30)
+        assert time.monotonic() - began < 3 + GRACE
+
+
 def test_what_still_waits_in_the_pooler_when_its_time_is_up_is_never_done(
     port: int, name: str, second: Any
 ) -> None:

@@ -47,13 +47,19 @@ def _fatal(code: bytes, text: bytes) -> bytes:
 
 
 WELCOME = _message(b"R", struct.pack("!i", 0))
-STANDBY = (
-    WELCOME
-    + _message(b"S", b"server_version\x0015.1\0")
-    + _message(b"S", b"default_transaction_read_only\0off\0")
-    + _message(b"S", b"in_hot_standby\0on\0")
-    + _message(b"Z", b"I")
-)
+
+
+def _greeting(standby: bytes) -> bytes:
+    return (
+        WELCOME
+        + _message(b"S", b"server_version\x0015.1\0")
+        + _message(b"S", b"default_transaction_read_only\0off\0")
+        + _message(b"S", b"in_hot_standby\0" + standby + b"\0")
+        + _message(b"Z", b"I")
+    )
+
+
+STANDBY, PRIMARY = _greeting(b"on"), _greeting(b"off")
 SILENT, REFUSING = b"", None
 STARTING = _fatal(b"57P03", b"the database system is starting up")
 WRONG_PASSWORD = _fatal(b"28P01", b'password authentication failed for user "me"')
@@ -61,11 +67,15 @@ TLS = b"S"
 
 
 class FakeHost:
-    """Answers whoever connects, once he has said who he is, with the same bytes; then nothing."""
+    """Answers whoever connects, once he has said who he is, with the same bytes.
 
-    def __init__(self, answer: bytes | None) -> None:
+    And the greeting with these, if there are any; then nothing.
+    """
+
+    def __init__(self, answer: bytes | None, greeted: bytes = b"") -> None:
         self.port = free_port()
         self._answer = answer
+        self._greeted = greeted
         self._ends: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
@@ -108,6 +118,8 @@ class FakeHost:
             if self._answer[:1] == b"E":
                 client.shutdown(socket.SHUT_RDWR)
             client.recv(1000)
+            client.sendall(self._greeted)
+            client.recv(1000)
 
 
 useless = pytest.mark.parametrize(
@@ -122,11 +134,25 @@ useless = pytest.mark.parametrize(
 def test_a_host_of_no_use_leaves_the_others_their_share_of_the_time(
     server_engine: OwnServer, url: str, answer: bytes | None
 ) -> None:
+    _check_that_others_have_time(server_engine, url, FakeHost(answer))
+
+
+@on_a_server
+@pytest.mark.parametrize(
+    "greeted", [_fatal(b"57P01", b"terminating connection"), b"T\0"], ids=["ends", "mumbles"]
+)
+def test_so_does_one_that_does_not_answer_the_greeting(
+    server_engine: OwnServer, url: str, greeted: bytes
+) -> None:
+    _check_that_others_have_time(server_engine, url, FakeHost(PRIMARY, greeted))
+
+
+def _check_that_others_have_time(server_engine: OwnServer, url: str, host: FakeHost) -> None:
     assert server_engine.server is not None
     good = server_engine.server.port
     name = url.rpartition("/")[2]
     with (
-        FakeHost(answer) as bad,
+        host as bad,
         statedb.connect(f"postgresql://postgres@127.0.0.1:{bad},127.0.0.1:{good}/{name}") as db,
     ):
         began = time.monotonic()

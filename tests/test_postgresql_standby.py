@@ -62,6 +62,11 @@ WRITES: dict[str, Callable[[Database, int], Any]] = {
     "create": lambda db, objectid: db.state.thdAtomicCreateState(objectid, "new", lambda: 2),
     "update": lambda db, objectid: db.state.thdUpdateState(objectid, "k", lambda value: value + 1),
     "delete": lambda db, objectid: db.state.thdDeleteState(objectid, "k"),
+    "a user's own of many rows": lambda db, objectid: db.run(
+        lambda conn: conn.execute_many(
+            "UPDATE statedb_states SET value = 2 WHERE objectid = %s", [[objectid]]
+        )
+    ),
 }
 
 

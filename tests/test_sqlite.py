@@ -729,6 +729,28 @@ def test_who_cannot_read_in_time_is_told_and_reads_later(path: Path) -> None:
         assert db.state.thdGetState(objectid, "k", "absent") == "absent"
 
 
+# --- Interrupted ---
+
+
+class _Interrupting:
+    """A parameter that is interrupted as it is read."""
+
+    def __conform__(self, protocol: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_write_that_is_interrupted_leaves_a_database_that_can_be_used(path: Path) -> None:
+    with statedb.connect(f"sqlite:///{path}", pool_size=1) as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+        with pytest.raises(KeyboardInterrupt):
+            db.run(
+                lambda conn: conn.execute(
+                    "DELETE FROM statedb_objects WHERE id > ?", [_Interrupting()]
+                )
+            )
+        assert [one.id for one in db.state.thdGetObjects()] == [objectid]
+
+
 # --- In memory, and errors ---
 
 

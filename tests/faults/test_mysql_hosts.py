@@ -24,7 +24,7 @@ from servers import Server, free_port
 
 import statedb
 from statedb import CallTimeoutError, Connection, Database, DatabaseError, dialects
-from statedb.dialects import Failure
+from statedb.dialects import Failure, mysql
 
 THESE = [one for one in ENGINES if isinstance(one, MySQL)]
 # Where none of them is under test there is nothing here to collect.
@@ -314,6 +314,43 @@ def test_a_certificate_that_is_not_to_be_trusted_is_an_error_at_once(
     assert len(handshakes) == 1
 
 
+def test_a_wrong_account_is_an_error_at_once_though_there_is_another_host(
+    pair: tuple[Server, Server, str],
+) -> None:
+    first, second, name = pair
+    hosts = _hosts(name, first.port, second.port, user="nobody")
+    began = time.monotonic()
+    with statedb.connect(hosts, timeout=20.0) as db, pytest.raises(DatabaseError, match="1045"):
+        db.state.thdGetObjectId("a", "B")
+    assert time.monotonic() - began < 10
+
+
+def test_a_server_that_knows_nothing_of_galera_is_told_the_rest(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "_BEFORE_ALL", "0, no_such_variable = 1")
+    with statedb.connect(url, timeout=7.0) as db:
+        asked = "SELECT @@time_zone, @@sql_mode, @@innodb_lock_wait_timeout"
+        found = db.run(lambda conn: conn.fetch_one(asked))
+    assert found == ("+00:00", "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION", 6)
+
+
+# --- Sockets that are no network's ---
+
+
+def test_a_server_is_reached_by_its_socket_in_the_file_system(
+    server_engine: OwnServer, url: str
+) -> None:
+    assert server_engine.server is not None
+    socket_of_it = server_engine.server.directory / "socket"
+    name = url.rpartition("/")[2]
+    with statedb.connect(f"mysql://root@localhost/{name}?unix_socket={socket_of_it}") as db:
+        objectid = db.state.thdGetObjectId("a", "B")
+        assert db.run(lambda conn: conn.raw._sock.family) == socket.AF_UNIX
+    with statedb.connect(url) as db:
+        assert [one.id for one in db.state.thdGetObjects()] == [objectid]
+
+
 # --- Peers that have vanished ---
 
 
@@ -328,6 +365,15 @@ def test_the_system_asks_within_a_minute_whether_an_idle_server_is_there(db: Dat
         unanswered = option("TCP_KEEPINTVL") * option("TCP_KEEPCNT")
         assert option("TCP_KEEPIDLE") + unanswered <= 60
         assert 0 < option("TCP_USER_TIMEOUT") <= 60_000
+
+
+def test_where_the_system_knows_less_it_asks_all_the_same(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
+    with statedb.connect(url) as db, db.transaction() as conn:
+        ours: socket.socket = conn.raw._sock
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
 
 
 # --- What errors mean ---
