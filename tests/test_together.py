@@ -531,17 +531,27 @@ def has_row_locks(engine: Engine) -> None:
 
 @pytest.mark.usefixtures("has_row_locks")
 @pytest.mark.parametrize("pool_size", [1, 2])
+@pytest.mark.parametrize("shared", [False, True], ids=["to write it", "to have it stay"])
 def test_a_row_that_is_locked_delays_its_own_set_only(
+    engine: Engine,
     url: str,
     objectid: int,
     second: Any,
     application: Callable[..., Any],
     stored: Stored,
     pool_size: int,
+    shared: bool,
 ) -> None:
     set_states(second, objectid, dict.fromkeys(_names(20), "before"))
     own = application()
-    set_state(own, objectid, "k7", "the application's")
+    if shared:
+        how = "FOR SHARE" if engine.name.startswith("postgresql") else "LOCK IN SHARE MODE"
+        own.cursor().execute(
+            f"SELECT value FROM statedb_states WHERE objectid = %s AND name_hash = %s {how}",
+            (objectid, name_hash(b"k7")),
+        )
+    else:
+        set_state(own, objectid, "k7", "the application's")
     with statedb.connect(url, pool_size=pool_size) as db:
         with _waiting(db, pool_size):
             futures = [db.state.setState(objectid, name, "ours") for name in _names(20)]
