@@ -21,11 +21,11 @@ pytestmark = pytest.mark.once
 
 PROCESSES = extent(4, 8)
 CALLS = extent(2_000, 10_000)
-CUTS = {"least": 0.01, "most": 0.1, "times": CALLS / 50}
+CUTS = {"least": 0.002, "most": 0.03, "times": CALLS / 50}
 #: How much of the calls must have met another on the same value, at least, lest it was too quiet.
 MET = 0.2
 #: And how much of the cuts must have met a statement.
-CUT = 0.5
+CUT = 0.25
 
 
 def _record(
