@@ -17,7 +17,8 @@ from interposed import interpose
 
 import statedb
 from statedb import Database
-from statedb.state import get_state, set_state, set_states, update_state
+from statedb.masters import find_master_id
+from statedb.state import get_object_id, get_state, set_state, set_states, update_state
 
 Stored = Callable[[int, str], Any]
 
@@ -259,6 +260,34 @@ def test_a_pending_insert_is_waited_for(
     expected = "the rival's" if commits and engine.name.startswith("postgresql") else "ours"
     assert returned == expected
     assert stored(objectid, "k") == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "add"),
+    [
+        ("objects", lambda conn: get_object_id(conn, "nightly", "Rival")),
+        ("masters", lambda conn: find_master_id(conn, "host:/rival")),
+    ],
+    ids=["an object", "a master"],
+)
+def test_who_finds_a_name_just_taken_goes_on_in_his_transaction(
+    engine: Engine,
+    application: Callable[..., Any],
+    objectid: int,
+    second: Any,
+    stored: Stored,
+    table: str,
+    add: Callable[[Any], int],
+) -> None:
+    if engine.name == "sqlite":
+        pytest.skip("SQLite's one writer is the application: no rival can write meanwhile")
+    own = application()
+    rivals: list[int] = []
+    with interpose(f"INSERT INTO statedb_{table}", lambda: rivals.append(add(second))):
+        assert add(own) == rivals[0]
+    set_state(own, objectid, "k", "goes on")
+    own.commit()
+    assert stored(objectid, "k") == "goes on"
 
 
 # --- Other writers between reading and writing ---
