@@ -705,7 +705,7 @@ def test_there_it_is_written_which_others_do_not_see(
     with db.transaction():
         db.masters.thdHoldClaim(held)
         with pytest.raises(Exception, match=LOCKED):
-            impatient.cursor().execute("UPDATE statedb_claims SET token = 0 WHERE name = name")
+            impatient.cursor().execute("UPDATE statedb_claims SET token = 0")
     assert _tokens(second) == before
     # Their standing since they became active, through all these claims.
     assert set(Onlooker(second).masters().values()) == {Standing(True, 1, 1)}

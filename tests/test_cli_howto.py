@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import documents
 import pytest
 from programs import require
 
@@ -17,7 +18,7 @@ from statedb.cli.manual import COMMANDS
 
 pytestmark = pytest.mark.once
 
-HOWTO = Path(__file__).resolve().parent.parent / "docs" / "howto"
+HOWTO = documents.ROOT / "docs" / "howto"
 #: What does not end by itself, or copies by an engine's own programs, is run by other tests.
 ELSEWHERE = re.compile(r"^pip |--watch|^sqlite3 |^pg_dump |^psql |^mariadb")
 
@@ -25,8 +26,7 @@ ELSEWHERE = re.compile(r"^pip |--watch|^sqlite3 |^pg_dump |^psql |^mariadb")
 def commands(name: str) -> list[str]:
     """The lines of the how-to's blocks for a shell, those that are continued as one."""
     text = (HOWTO / name).read_text("utf-8")
-    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    lines = "".join(documents.blocks(text, "sh")).replace("\\\n", " ").splitlines()
     return [line for line in lines if not ELSEWHERE.search(line)]
 
 

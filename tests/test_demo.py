@@ -505,52 +505,43 @@ def test_who_does_not_stay_says_why(tmp_path: Path, broken: str, end: str) -> No
     demo.check_that_nothing_is_left()
 
 
-@pytest.mark.parametrize("settled", [False, True])
-def test_a_process_that_is_told_to_leave_before_anything_else_does(
-    sqlite_url: str, tmp_path: Path, settled: bool
-) -> None:
+def _run_master(
+    url: str, directory: Path, *commands: str, settled: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """A process of the demo that is told its settings, unless it is not to be, and commands."""
     settings = Settings(
-        url=sqlite_url,
+        url=url,
         run="run",
         name="alpha",
         schedulers=["docs"],
-        repository=str(tmp_path),
+        repository=str(directory),
         interval=0.2,
         expire_after=10.0,
         timeout=10.0,
     )
-    told = f"{json.dumps(asdict(settings))}\nleave\n" if settled else "leave\n"
-    done = subprocess.run(
+    lines = [json.dumps(asdict(settings)), *commands] if settled else commands
+    return subprocess.run(
         [sys.executable, "-m", "statedb.demo.master"],
-        input=told,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stderr == ""
-    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["joined"] * settled
-
-
-def test_a_process_that_cannot_open_the_database_says_so(tmp_path: Path) -> None:
-    settings = Settings(
-        url=f"sqlite:///{tmp_path}/no/such/directory/demo.sqlite",
-        run="run",
-        name="alpha",
-        schedulers=["docs"],
-        repository=str(tmp_path),
-        interval=0.2,
-        expire_after=10.0,
-        timeout=10.0,
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "statedb.demo.master"],
-        input=f"{json.dumps(asdict(settings))}\n",
+        input="".join(f"{line}\n" for line in lines),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_process_that_is_told_to_leave_before_anything_else_does(
+    sqlite_url: str, tmp_path: Path, settled: bool
+) -> None:
+    done = _run_master(sqlite_url, tmp_path, "leave", settled=settled)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["joined"] * settled
+
+
+def test_a_process_that_cannot_open_the_database_says_so(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/no/such/directory/demo.sqlite"
+    done = _run_master(url, tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     (said,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert said["event"] == "failed"
