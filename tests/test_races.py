@@ -313,6 +313,44 @@ def test_a_value_deleted_and_created_again_meanwhile_loses_nobodys_write(
     assert stored(objectid, "k") == [0, 1, 2]
 
 
+@pytest.mark.parametrize("deletes", [False, True])
+@pytest.mark.parametrize(
+    "write",
+    [
+        set_state,
+        lambda own, objectid, name, value: set_states(own, objectid, {name: value}),
+        lambda own, objectid, name, value: update_state(own, objectid, name, lambda _: value, 0),
+    ],
+    ids=["set", "several", "update"],
+)
+def test_an_update_mistakes_no_value_for_an_earlier_one_however_they_were_written(
+    db: Database,
+    objectid: int,
+    second: Any,
+    stored: Stored,
+    write: Callable[..., Any],
+    deletes: bool,
+) -> None:
+    for value in ([], [0]):  # created, and overwritten
+        write(second, objectid, "k", value)
+        if deletes:
+            statedb.state.delete_state(second, objectid, "k")
+    write(second, objectid, "k", [0])
+    seen = []
+
+    def append(value: list[int]) -> list[int]:
+        seen.append(value)
+        if len(seen) == 1:
+            if deletes:
+                statedb.state.delete_state(second, objectid, "k")
+            write(second, objectid, "k", [1])
+        return [*value, 2]
+
+    assert db.state.thdUpdateState(objectid, "k", append) == [1, 2]
+    assert seen == [[0], [1]]
+    assert stored(objectid, "k") == [1, 2]
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_an_update_that_a_set_overtakes_builds_on_it(
     call: Call, objectid: int, second: Any, stored: Stored, several: bool
