@@ -20,6 +20,8 @@ import statedb
 from statedb import Database
 
 Call = Callable[..., Any]
+#: How the drivers say that somebody else has locked what is wanted.
+LOCKED = "database is locked|lock timeout|Lock wait timeout"
 
 ENGINES = chosen_engines()
 _running = contextlib.ExitStack()

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import ABSENT, Call
+from conftest import ABSENT, LOCKED, Call
 from engines import Engine
 from interposed import interpose
 from onlooker import Onlooker, Standing
@@ -43,10 +43,6 @@ Connect = Callable[..., Any]
 Stored = Callable[[int, str], Any]
 Hold = Callable[[Claim], None]
 UNKNOWN = 987_654_321
-
-
-#: How the drivers say that somebody else has locked what is wanted.
-LOCKED = "database is locked|lock timeout|Lock wait timeout"
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 from command import Command
+from conftest import LOCKED
 from engines import Engine
+from interposed import interpose
 from onlooker import Onlooker
 from proxy import Proxy
 
@@ -297,12 +299,14 @@ def test_a_load_lets_no_token_go_backwards_and_nobody_hold_what_it_names(
     command: Command, db: Database, second: Any, file: Path
 ) -> None:
     with db.masters.join("host1:/srv", interval=20) as member:
+        for _ in range(2):
+            member.release(member.claim("scheduler", "newer"))
         claims = {name: member.claim("scheduler", name) for name in ("newer", "older", "other")}
         onlooker = Onlooker(second)
         write(file, claim("newer", 1), claim("older", 7), claim("new", 5))
         command.well("load", file)
         assert onlooker.claims() == {
-            "newer": (None, 1),
+            "newer": (None, 3),
             "older": (None, 7),
             "other": (member.id, 1),
             "new": (None, 5),
@@ -311,7 +315,7 @@ def test_a_load_lets_no_token_go_backwards_and_nobody_hold_what_it_names(
         for name in ("newer", "older"):
             with pytest.raises(ClaimLostError), db.transaction():
                 db.masters.thdHoldClaim(claims[name])
-        assert member.claim("scheduler", "newer").token == 2
+        assert member.claim("scheduler", "newer").token == 4
         assert member.claim("scheduler", "older").token == 8
         assert member.claim("scheduler", "new").token == 6
 
@@ -584,6 +588,22 @@ def test_a_whole_load_that_loses_its_server_has_written_nothing(
     assert contents(second) == {}
     command.well("load", file, "--url", far_url)
     assert contents(second) == {("a", "B"): {"k": 1}}
+
+
+def test_who_would_delete_an_object_waits_for_the_load_that_names_it(
+    command: Command, db: Database, impatient: Any, second: Any, file: Path
+) -> None:
+    objectid = db.state.thdGetObjectId("a", "B")
+    write(file, object_("a"), value("k", 1))
+
+    def rival() -> None:
+        with pytest.raises(Exception, match=LOCKED):
+            statedb.state.delete_object(impatient, objectid)
+
+    with interpose("INTO statedb_states", rival):
+        command.well("load", file)
+    assert contents(second) == {("a", "B"): {"k": 1}}
+    assert statedb.state.delete_object(impatient, objectid) is True
 
 
 def test_a_load_and_one_who_adds_the_same_objects_get_along(

@@ -462,7 +462,8 @@ def test_the_statements_of_the_hot_paths_use_an_index(
         *("select_claimant", "update_free_claim", "lock_claim", "select_claim_of_rival"),
         *("select_claim_counts", "lock_claims_of_masters", "update_claims_released"),
         *("select_page_of_values", "select_standings", "select_tokens"),
-        *("lock_objects", "select_master_ids"),
+        *("lock_objects", "select_master_ids", "lock_object", "select_values", "delete_object"),
+        *("lock_master", "lock_active_master", "delete_master", "select_values_named"),
     ):
         if name not in source:
             continue  # this engine has another way
