@@ -18,6 +18,11 @@ from statedb import Database, OutcomeUnknownError
 
 #: Lets a connection commit without the standby.
 ALONE = "?options=-c%20synchronous_commit%3Dlocal"
+#: Sessions that have committed and wait for the standby.
+WAITING = (
+    "SELECT pid FROM pg_stat_activity"
+    " WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'"
+)
 
 pytestmark = [
     pytest.mark.once,
@@ -85,16 +90,35 @@ def test_a_write_whose_wait_for_a_standby_is_ended_is_not_acknowledged(
         ended = 0
         # Again and again: a further try finds what the first has left here, and waits as well.
         while not call.done():
-            ended += len(
-                server.ask(
-                    f"SELECT pg_{how}_backend(pid) FROM pg_stat_activity"
-                    " WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'"
-                )
-            )
+            ended += len(server.ask(WAITING.replace("pid", f"pg_{how}_backend(pid)", 1)))
             time.sleep(0.01)
         assert ended > 0
         with pytest.raises(OutcomeUnknownError):
             call.result()
+
+
+def test_a_lost_write_that_waits_for_a_standby_is_not_ended_and_nobody_sees_it(
+    server: Lonely, alone: Database, engine: object
+) -> None:
+    objectid = alone.state.thdGetObjectId("lost", "Scheduler")
+    alone.state.thdSetState(objectid, "k", 1)
+    with (
+        Proxy(server.port, server.protocol) as proxy,
+        statedb.connect(server.url("lonely", port=proxy.port), timeout=2) as db,
+        ThreadPoolExecutor() as threads,
+    ):
+        call = threads.submit(db.state.thdSetState, objectid, "k", 2)
+        while not server.ask(WAITING):
+            time.sleep(0.01)
+        proxy.cut_all()
+        with pytest.raises(OutcomeUnknownError):
+            call.result()
+        assert db.stats().reconnects == 1
+    assert alone.state.thdGetState(objectid, "k") == 1
+    server.ask(WAITING.replace("pid", "pg_terminate_backend(pid)", 1))
+    while server.ask(WAITING):
+        time.sleep(0.01)
+    assert alone.state.thdGetState(objectid, "k") == 2
 
 
 def test_an_expiry_is_reported_though_two_answers_are_lost(far_url: str, proxy: Proxy) -> None:

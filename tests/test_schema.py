@@ -243,6 +243,20 @@ def test_without_the_right_to_create_tables_the_error_says_so(engine: Engine, em
         _execute(engine, empty, f"DROP ROLE {role}")
 
 
+def test_each_schema_of_a_database_has_tables_of_its_own(engine: Engine, fresh: str) -> None:
+    if not engine.name.startswith("postgresql"):
+        pytest.skip("PostgreSQL only")
+    _execute(engine, fresh, "CREATE SCHEMA other")
+    with statedb.connect(f"{fresh}?options=-c%20search_path%3Dother") as db:
+        with pytest.raises(SchemaError, match="upgrade"):
+            db.state.thdGetObjects()
+        db.upgrade()
+        assert db.state.thdGetObjects() == []
+        db.state.thdSetState(db.state.thdGetObjectId("third", "B"), "k", 1)
+    with statedb.connect(fresh) as db:
+        assert [one.name for one in db.state.thdGetObjects()] == ["first", "second"]
+
+
 def test_the_command_line_upgrades(engine: Engine, empty: str) -> None:
     command = [sys.executable, "-m", "statedb", "upgrade"]
     for environment in ({}, {"STATEDB_URL": empty}):
