@@ -436,6 +436,58 @@ def test_an_object_deleted_while_its_values_are_written_leaves_none_behind(
     assert cursor.fetchone() == (0,)
 
 
+def test_a_value_created_while_its_object_is_deleted_is_none(
+    url: str, db: Database, objectid: int, application: Callable[..., Any]
+) -> None:
+    deleted = threading.Event()
+    creating = []
+
+    def create() -> None:
+        with db.transaction():
+            db.state.thdSetState(objectid, "new", 1)
+            deleted.wait(30)
+
+    with ThreadPoolExecutor() as threads:
+
+        def rival() -> None:
+            creating.append(threads.submit(create))
+            time.sleep(0.3)  # it has begun, and waits for us
+
+        with interpose("DELETE FROM statedb_states", rival), statedb.connect(url) as deleting:
+            assert deleting.state.thdDeleteObject(objectid) is True
+        deleted.set()
+        with pytest.raises(statedb.NoSuchObjectError):
+            creating[0].result(30)
+    cursor = application().cursor()
+    cursor.execute("SELECT count(*) FROM statedb_states")
+    assert cursor.fetchone() == (0,)
+
+
+def test_of_two_applications_that_update_a_value_in_transactions_one_waits_for_the_other(
+    objectid: int, stored: Stored, application: Callable[..., Any]
+) -> None:
+    with ThreadPoolExecutor() as threads:
+        updating = []
+
+        def add() -> int:
+            own = application()
+            total: int = update_state(own, objectid, "k", lambda value: value + 1)
+            own.commit()
+            return total
+
+        def rival() -> None:
+            updating.append(threads.submit(add))
+            time.sleep(0.3)  # it has begun, and waits for us
+
+        own = application(autocommit=True)
+        set_state(own, objectid, "k", 1)
+        with interpose("SET value =", rival):
+            first = add()
+        # SQLite's file is nobody's before the first write: there the rival may have been faster.
+        assert {first, updating[0].result(30)} == {2, 3}
+    assert stored(objectid, "k") == 3
+
+
 def test_a_direct_caller_and_a_connector_see_each_others_writes(
     db: Database, objectid: int, application: Callable[..., Any]
 ) -> None:

@@ -246,13 +246,18 @@ def test_without_the_right_to_create_tables_the_error_says_so(engine: Engine, em
 def test_each_schema_of_a_database_has_tables_of_its_own(engine: Engine, fresh: str) -> None:
     if not engine.name.startswith("postgresql"):
         pytest.skip("PostgreSQL only")
-    _execute(engine, fresh, "CREATE SCHEMA other")
-    with statedb.connect(f"{fresh}?options=-c%20search_path%3Dother") as db:
-        with pytest.raises(SchemaError, match="upgrade"):
-            db.state.thdGetObjects()
-        db.upgrade()
-        assert db.state.thdGetObjects() == []
-        db.state.thdSetState(db.state.thdGetObjectId("third", "B"), "k", 1)
+    other = f"other_{os.getpid()}"
+    _execute(engine, fresh, f"CREATE SCHEMA {other}")
+    try:
+        option = f"options=-c%20search_path%3D{other}"
+        with statedb.connect(f"{fresh}{'&' if '?' in fresh else '?'}{option}") as db:
+            with pytest.raises(SchemaError, match="upgrade"):
+                db.state.thdGetObjects()
+            db.upgrade()
+            assert db.state.thdGetObjects() == []
+            db.state.thdSetState(db.state.thdGetObjectId("third", "B"), "k", 1)
+    finally:
+        _execute(engine, fresh, f"DROP SCHEMA {other} CASCADE")
     with statedb.connect(fresh) as db:
         assert [one.name for one in db.state.thdGetObjects()] == ["first", "second"]
 
