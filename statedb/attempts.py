@@ -89,9 +89,10 @@ class Attempts:
         elif self.in_doubt:
             raise outcome_unknown(self._function, cause) from cause
         elif failure is not None and remaining <= needed:
+            tries = "one try" if self._tries == 1 else f"{self._tries} tries"
             raise CallTimeoutError(
                 f"{name_of(self._function)} did not get done within {self._pool.timeout:g} s, in"
-                f" {self._tries} tries: {text}"
+                f" {tries}: {text}"
             ) from cause
         else:
             target = None if conn is None else self._pool.target

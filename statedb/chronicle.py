@@ -26,16 +26,19 @@ class Stats:
     retries: int
     #: Connections that were opened in place of lost ones.
     reconnects: int
-    #: Futures that have begun and are done, and how many seconds they waited before, all together.
+    #: Futures that have begun and are done.
     futures: int
+    #: How many seconds those waited before, all together.
     queue_time: float
     #: Futures that are not done yet, begun or not.
     pending: int
-    #: Connections that are open; those of them that a call has, or that are being opened; how many
-    #: there may be; and how many calls wait for one.
+    #: Connections that are open.
     connections: int
+    #: Those of them that a call has, or that are being opened.
     connections_in_use: int
+    #: How many connections there may be.
     pool_size: int
+    #: How many calls wait for one.
     waiting: int
 
 

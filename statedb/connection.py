@@ -35,6 +35,10 @@ def _never() -> bool:
     return False
 
 
+def only_read() -> UnusableConnectionError:
+    return UnusableConnectionError("nothing can be written within a snapshot, which only reads")
+
+
 class DriverConnection(Protocol):
     """What an application's own connection has in common with every other."""
 
@@ -70,6 +74,7 @@ class Connection:
         "memo",
         "owned",
         "raw",
+        "reads_only",
         "session",
         "sql",
         "statement_timeout",
@@ -114,6 +119,8 @@ class Connection:
         self._depth = 0
         #: Why no more can be done in the transaction that is open, if it cannot.
         self._doomed: str | None = None
+        #: It is within a snapshot.
+        self.reads_only = False
 
     @property
     def in_transaction(self) -> bool:
@@ -124,6 +131,8 @@ class Connection:
 
     def execute(self, sql: str, parameters: Parameters | None = None) -> int:
         """Run a statement that writes; how many rows it changed."""
+        if self.reads_only:
+            raise only_read()
         self._send(sql, parameters, not self._depth)
         rows: int = self._cursor.rowcount
         return rows
@@ -143,6 +152,8 @@ class Connection:
 
     def execute_many(self, sql: str, rows: Sequence[Parameters]) -> None:
         """Run a statement that writes once for each of the rows."""
+        if self.reads_only:
+            raise only_read()
         self._send(sql, rows, not self._depth, many=True)
 
     def fetch_all(self, sql: str, parameters: Parameters | None = None) -> Sequence[Row]:
@@ -285,12 +296,14 @@ class Connection:
 
         Within another one, and where an application has a transaction open, it is a savepoint.
         Where an application's driver would begin a transaction at the first write, that one is
-        begun and left open.
+        begun and left open. Not within a snapshot.
         """
+        if self.reads_only:
+            raise only_read()
         return _Transaction(self)
 
     def snapshot(self) -> _Transaction:
-        """A context manager: what is read within is all of one moment. Nothing is written within.
+        """A context manager: what is read within is all of one moment; what writes is refused.
 
         Not within a transaction, which has a moment of its own.
         """
@@ -303,7 +316,7 @@ class Connection:
         self.raw.rollback()
         self._depth = 0
         self._doomed = None
-        self.broken = self.cutting = False
+        self.broken = self.cutting = self.reads_only = False
 
     def disown(self) -> None:
         """Have it refuse all further use: it is the parent's of this process, which was forked."""
@@ -345,6 +358,7 @@ class _Transaction:
             dialect = conn.dialect
             for begin in dialect.begin_snapshot if self._snapshot else (dialect.begin,):
                 conn._send(begin, None, False)
+            conn.reads_only = self._snapshot
         conn._depth += 1
         return conn
 
@@ -370,6 +384,7 @@ class _Transaction:
         else:
             conn._send(f"RELEASE SAVEPOINT {self._savepoint}", None, False)
         conn._depth -= 1
+        conn.reads_only = False
 
     def _is_undone(self) -> bool:
         """Whether the engine has ended the transaction itself, as SQLite does on a full disk."""
@@ -380,6 +395,7 @@ class _Transaction:
         """Undo what was written within; if that fails too, the first error is told."""
         conn = self._conn
         conn._depth -= 1
+        conn.reads_only = False
         first = conn.error
         if conn.broken:
             return

@@ -13,6 +13,7 @@ from statedb.connection import AnyConnection
 from statedb.executor import Executor
 from statedb.masters import MasterModel
 from statedb.membership import Member
+from statedb.objects import known_object
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -112,7 +113,7 @@ class StateConnector(_Connector):
         """The id of the object of this name and class, which is added if there is none.
 
         All callers get the same id, however many ask at once, until the object is deleted; no id is
-        used again. It is remembered, and asked for anew once it turns out to be gone. Raises
+        used again. It is remembered for a minute, or until this Database finds it gone. Raises
         InvalidNameError, or InvalidTypeError for what is no str.
         """
         known = self._known(name, class_name)
@@ -122,10 +123,7 @@ class StateConnector(_Connector):
 
     def _known(self, name: str, class_name: str) -> int | None:
         self._executor.check_open()
-        if type(name) is not str or type(class_name) is not str:
-            return None
-        known: int | None = self._executor.known.get((name, class_name))
-        return known
+        return known_object(self._executor.known, name, class_name)
 
 
 class MastersConnector(_Connector):

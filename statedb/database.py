@@ -69,6 +69,7 @@ class Database:
             timeout=float(timeout),
             prepare=schema.check,
         )
+        #: Whether close() was called.
         self.closed = False
         #: Objects and their values.
         self.state = StateConnector(self._executor)
@@ -116,9 +117,10 @@ class Database:
     def snapshot(self) -> AbstractContextManager[Connection]:
         """A context manager: what this thread reads with this Database within is of one moment.
 
-        It yields the Connection. Nothing is written within. Each statement may last the timeout;
-        the block as long as you like: a server keeps what was overwritten meanwhile, SQLite its
-        whole log, and with a rollback journal its writers waiting. Not within a transaction.
+        It yields the Connection. What writes is refused by UnusableConnectionError. Each statement
+        may last the timeout; the block as long as you like: a server keeps what was overwritten
+        meanwhile, SQLite its whole log, and with a rollback journal its writers waiting. Not within
+        a transaction.
         """
         return self._executor.transaction(snapshot=True)
 
@@ -138,7 +140,8 @@ class Database:
             executor.close()
         if found < schema.VERSION:
             before = f"version {found}" if found else "none"
-            _log.info("%r has tables of version %d; before: %s", self, schema.VERSION, before)
+            version = schema.VERSION
+            _log.info("%s has tables of version %d; before: %s", self._target, version, before)
 
     def close(self, *, cancel_futures: bool = False) -> None:
         """Finish what was accepted, each within its timeout; then close all connections.

@@ -39,7 +39,7 @@ class InvalidURLError(Error, ValueError):
 
 
 class InvalidSettingError(Error, ValueError):
-    """A setting of connect() is out of its bounds."""
+    """A setting of connect() or join(), or a number of seconds, is out of its bounds."""
 
 
 class NoSuchStateError(Error, KeyError):

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from statedb import process
 from statedb.attempts import Attempts, database_error, name_of, outcome_unknown, text_of
 from statedb.chronicle import Stats
-from statedb.connection import Connection
+from statedb.connection import Connection, only_read
 from statedb.dialects import Dialect
 from statedb.errors import CallTimeoutError, OutcomeUnknownError, PoolClosedError
 from statedb.operation import ALONE, Batch, Traits, traits
@@ -169,12 +169,15 @@ class Executor:
 
     def _join(self, conn: Connection, function: Callable[..., R], args: Any, kwargs: Any) -> R:
         """Run within what this thread is in the middle of: same connection, same transaction."""
+        known = traits(function)
+        if conn.reads_only and known.writes:
+            raise only_read()
         try:
             return function(conn, *args, **kwargs)
         except Exception as error:
             if error is not conn.error:
                 raise
-            if conn.in_doubt and not traits(function).reads:
+            if conn.in_doubt and not known.reads:
                 raise outcome_unknown(function, error) from error
             raise database_error(function, conn.dialect, self._target, error) from error
 

@@ -59,6 +59,7 @@ class Member:
         on_lost: Callable[[Member], object] | None,
     ) -> None:
         encode_name(name, "a master's name")
+        #: Under which it joined.
         self.name = name
         self.interval = check_seconds("interval", interval, LEAST_INTERVAL)
         self.expire_after = check_seconds("expire_after", expire_after, LEAST_INTERVAL)

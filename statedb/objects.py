@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,6 +31,9 @@ OBJECT_FIELDS: Final[Mapping[str, Field]] = {
 
 #: Past this many remembered object ids, all are forgotten and remembered anew as they are used.
 MAX_KNOWN_OBJECTS = 10_000
+#: For how many seconds an id is remembered: so long it may be given after another process has
+#: deleted its object, and perhaps added one of the same name.
+KNOWN_FOR = 60.0
 
 
 def _all_values(objectid: Any) -> tuple[Any, None]:
@@ -63,8 +67,16 @@ def get_object_id(conn: AnyConnection, name: str, class_name: str) -> int:
     if not conn.in_transaction and type(name) is str and type(class_name) is str:
         if len(conn.known) >= MAX_KNOWN_OBJECTS:
             conn.known.clear()
-        conn.known[name, class_name] = objectid
+        conn.known[name, class_name] = objectid, time.monotonic() + KNOWN_FOR
     return objectid
+
+
+def known_object(known: Mapping[Any, tuple[int, float]], name: str, class_name: str) -> int | None:
+    """The id that get_object_id has found within the last minute, if it is remembered."""
+    if type(name) is not str or type(class_name) is not str:
+        return None
+    found = known.get((name, class_name))
+    return found[0] if found is not None and time.monotonic() < found[1] else None
 
 
 @operation(reads=True)
@@ -93,7 +105,7 @@ def delete_object(conn: AnyConnection, objectid: int) -> bool:
 
 
 def _forget(conn: Connection, objectid: int) -> None:
-    for key, known in list(conn.known.items()):
+    for key, (known, _) in list(conn.known.items()):
         if known == objectid:
             conn.known.pop(key, None)
 

@@ -38,6 +38,8 @@ class Traits(NamedTuple):
     repeatable: bool = False
     #: It writes nothing.
     reads: bool = False
+    #: It writes; of a user's own function neither is known.
+    writes: bool = False
     #: From the operation's arguments, what it touches: a group, and the keys in it, None for all.
     #: Operations that touch the same happen in the order in which they were submitted.
     touches: Callable[..., tuple[Any, tuple[Any, ...] | None]] | None = None
@@ -59,7 +61,7 @@ def operation(
     shares_commit: bool = False,
 ) -> Callable[[F], F]:
     """Say of a function of a connection how it may be run."""
-    known = Traits(repeatable or reads, reads, touches, batch, shares_commit)
+    known = Traits(repeatable or reads, reads, not reads, touches, batch, shares_commit)
 
     def mark(function: F) -> F:
         function.__statedb__ = known  # type: ignore[attr-defined]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import sqlite3
 import subprocess
 import sys
 import threading
+import urllib.parse
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -70,8 +73,38 @@ def test_a_sqlite_file_that_is_not_there_is_made_by_upgrade_only(
     path = tmp_path / "typo.sqlite"
     for arguments in (["objects"], ["set", "--create", "a:B", "k", "1"], ["load"]):
         line = Command(capsys).badly(1, *arguments, "--url", f"sqlite:///{path}")
-        assert f"there is no sqlite:///{path}; `statedb upgrade` makes it" in line
+        assert f"there are no tables in sqlite:///{path}; `statedb upgrade` makes them" in line
     assert not path.exists()
+
+
+def test_another_programs_sqlite_file_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "its own#?%.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as own:
+        own.execute("CREATE TABLE own (name TEXT)")
+    before = path.read_bytes()
+    url = f"sqlite:///{urllib.parse.quote(str(path))}"
+    for arguments in (["objects"], ["set", "--create", "a:B", "k", "1"], ["load"]):
+        assert "there are no tables" in Command(capsys).badly(1, *arguments, "--url", url)
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    command = Command(capsys)
+    said = command.well("upgrade", "--url", url)
+    assert said == f"sqlite:///{path} has the tables of statedb {statedb.__version__}\n"
+    assert command.well("set", "--create", "a:B", "k", "1", "--url", url) == "1\n"
+
+
+def test_a_closed_standard_output_is_one_line() -> None:
+    for command in (["objects"], ["get", "a:B", "k"], ["dump"], ["upgrade"], ["--help"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "statedb", *command, "--url", "sqlite://"],
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            preexec_fn=lambda: os.close(1),
+        )
+        assert (done.returncode, done.stderr) == (1, "statedb: standard output is closed\n")
 
 
 def test_objects_lists_those_that_are_asked_for_page_by_page(

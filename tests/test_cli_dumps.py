@@ -186,6 +186,40 @@ def test_a_dump_is_as_of_one_moment(
     assert set(statedb.state.get_states(second, objectid).values()) == {"y"}
 
 
+def test_what_writes_is_refused_within_a_snapshot(db: Database, objectid: int, second: Any) -> None:
+    writes: list[Callable[[statedb.connection.Connection], Any]] = [
+        lambda conn: db.state.thdSetState(objectid, "k", 1),
+        lambda conn: db.state.setStates(objectid, {"k": 1}).result(),
+        lambda conn: db.state.thdAtomicCreateState(objectid, "k", lambda: 1),
+        lambda conn: db.state.thdUpdateState(objectid, "k", lambda value: value, 1),
+        lambda conn: db.state.thdGetObjectId("another", "B"),
+        lambda conn: db.masters.thdFindMasterId("one"),
+        lambda conn: db.masters.thdExpireMasters(),
+        lambda conn: db.transaction().__enter__(),
+        lambda conn: db.run(statedb.state.set_state, objectid, "k", 1),
+        lambda conn: statedb.state.set_state(conn, objectid, "k", 1),
+        lambda conn: statedb.state.set_states(conn, objectid, {"k": 1}),
+        lambda conn: conn.execute("DELETE FROM statedb_objects"),
+        lambda conn: conn.execute_many("DELETE FROM statedb_objects", [()]),
+    ]
+    for write in writes:
+        with db.snapshot() as conn:
+            with pytest.raises(statedb.UnusableConnectionError, match="nothing can be written"):
+                write(conn)
+            assert db.state.thdGetStates(objectid) == {}
+        with (
+            pytest.raises(statedb.UnusableConnectionError, match="nothing can be written"),
+            db.snapshot() as conn,
+        ):
+            write(conn)
+    # What comes after a snapshot writes again, whatever the connection.
+    assert [db.state.thdSetState(objectid, "k", number) for number in range(8)] == [*range(8)]
+    with db.transaction():
+        db.state.thdSetState(objectid, "l", 1)
+    assert statedb.state.get_states(second, objectid) == {"k": 7, "l": 1}
+    assert contents(second) == {("nightly", "Scheduler"): {"k": 7, "l": 1}}
+
+
 def test_a_snapshot_begins_at_once_and_not_within_a_transaction(
     db: Database, objectid: int, second: Any
 ) -> None:

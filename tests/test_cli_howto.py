@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -82,6 +83,24 @@ def test_what_the_command_line_is_told_to_do_it_does(shell: dict[str, str], tmp_
     with _database(tmp_path) as db:
         assert db.state.thdGetObjects() == []
         assert db.masters.thdGetMasters() == []
+
+
+def test_the_fields_of_json_are_those_that_are_told(shell: dict[str, str], tmp_path: Path) -> None:
+    text = (HOWTO / "command-line.md").read_text("utf-8")
+    rows = text.partition("| command | an object of |\n|---|---|\n")[2].partition("\n\n")[0]
+    with _database(tmp_path) as db:
+        db.state.thdSetState(db.state.thdGetObjectId("nightly", "Scheduler"), "k", 1)
+        masterid = db.masters.thdFindMasterId("host1:/srv/master")
+        db.masters.thdSetMasterState(masterid, True)
+        db.masters.thdClaim(masterid, "scheduler", "nightly")
+    for row in rows.splitlines():
+        command, *told = re.findall(r"`(.*?)`", row)
+        more = {"states": " 1", "masters --watch": " | head -1", "expire": " --after 0"}
+        out = run(f"statedb {command} --json{more.get(command, '')}", shell, tmp_path)
+        (found,) = map(json.loads, out.splitlines())
+        fields = [*found, *found["holds"][0]] if "holds" in found else [*found]
+        assert fields == told, command
+    assert len(rows.splitlines()) == 6
 
 
 def test_what_is_dumped_as_the_how_to_says_is_loaded_as_it_says(

@@ -348,10 +348,14 @@ def test_a_migration_makes_the_tables(
     with engine.empty_database(tmp_path) as url:
         configure(url)
         step: Any = migrations.Migration("0001_statedb", "shop")
-        step.operations = [migrations.RunPython(upgrade, atomic=False)]
+        noop = migrations.RunPython.noop
+        step.operations = [migrations.RunPython(upgrade, noop, atomic=False)]
         with connection.schema_editor(atomic=step.atomic) as editor:
             step.apply(ProjectState(), editor)
         assert schema.upgrade(connection) == schema.VERSION
+        assert get_object_id(connection, "nightly", "Scheduler") == 1
+        with connection.schema_editor(atomic=step.atomic) as editor:
+            step.unapply(ProjectState(), editor)
         assert get_object_id(connection, "nightly", "Scheduler") == 1
         connections.close_all()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,6 +53,19 @@ def test_ids_that_are_remembered_are_not_without_number(
     ids = [db.state.thdGetObjectId(name, "B") for name in names]
     assert len(db._executor.known) <= 3
     assert [db.state.thdGetObjectId(name, "B") for name in names] == ids
+
+
+def test_an_id_that_is_remembered_is_asked_for_anew_after_a_minute(
+    db: Database, second: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = db.state.thdGetObjectId("nightly", "Scheduler")
+    assert delete_object(second, first) is True
+    again = get_object_id(second, "nightly", "Scheduler")
+    assert db.state.thdGetObjectId("nightly", "Scheduler") == first
+    now = time.monotonic() + 60
+    monkeypatch.setattr(objects, "time", SimpleNamespace(monotonic=lambda: now))
+    assert db.state.thdGetObjectId("nightly", "Scheduler") == again
+    assert db.state.getObjectId("nightly", "Scheduler").result() == again
 
 
 def test_objects_of_another_name_or_class_are_others(call: Call) -> None:

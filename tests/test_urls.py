@@ -35,7 +35,7 @@ def test_an_absolute_path_has_four_slashes_and_may_be_percent_encoded(tmp_path: 
     assert (tmp_path / "with blank?.sqlite").exists()
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "SQLite://"])
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "SQLite://"])
 def test_a_database_in_memory_leaves_no_file(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +104,8 @@ def test_a_url_that_is_no_str_is_a_type_error(url: object) -> None:
         f"postgresql://user:12/{SECRET}@host/db",
         f"mysql://user:p@{SECRET}@host/db",
         f"mysql://user:12/{SECRET}@host",
+        "sqlite:///",
+        "sqlite:///?journal_mode=wal",
     ],
 )
 def test_a_malformed_url_is_a_value_error_without_the_password(url: str) -> None:

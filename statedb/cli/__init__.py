@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("statedb").addHandler(_SILENT)
     url: str | None = None
     try:
+        if sys.stdout is None:
+            raise OSError("standard output is closed")
         options = parse(arguments)
         url = options.url
         if options.command == "demo":
@@ -45,17 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_is_there(options: argparse.Namespace) -> None:
-    """Raise where looking would make an empty database: its name may be misspelt."""
+    """Raise where looking would make tables: the name may be misspelt, or another's file."""
     dialect = dialects.for_url(options.url)
     target = dialect.parse(options.url)
     if options.command != "upgrade" and not dialect.is_there(target):
-        raise SchemaError(f"there is no {target}; `statedb upgrade` makes it")
+        raise SchemaError(f"there are no tables in {target}; `statedb upgrade` makes them")
 
 
 def _upgrade(db: Database, options: argparse.Namespace, out: Output) -> None:
     db.upgrade()
     version = statedb.__version__
-    out.said(f"{db!r} has the tables of statedb {version}", {"statedb": version})
+    target = dialects.for_url(options.url).parse(options.url)
+    out.said(f"{target} has the tables of statedb {version}", {"statedb": version})
 
 
 _COMMANDS: Final[Mapping[str, _Command]] = {

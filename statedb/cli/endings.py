@@ -73,6 +73,8 @@ def end(error: BaseException, url: str | None) -> int:
 
 def _let_go_of_output() -> None:
     """Where it cannot be written: or Python would try once more at its end, and complain."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except OSError:

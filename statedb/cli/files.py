@@ -30,7 +30,7 @@ def written(name: str) -> Iterator[IO[bytes]]:
         with path.open("wb") as file:
             yield file
     else:
-        descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, beside = _made_beside(path)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
@@ -40,6 +40,14 @@ def written(name: str) -> Iterator[IO[bytes]]:
         except BaseException:
             Path(beside).unlink()
             raise
+
+
+def _made_beside(path: Path) -> tuple[int, str]:
+    try:
+        return tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)  # not that of which nobody has heard
+        raise
 
 
 @contextlib.contextmanager

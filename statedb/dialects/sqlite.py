@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 import urllib.parse
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from statedb.dialects import Dialect, Transaction
+from statedb.dialects import Dialect, Transaction, statements
 from statedb.dialects.sqlite_connection import PatientConnection, PatientCursor
 from statedb.dialects.sqlite_errors import failure, is_unique_violation, remedy, spoils
 from statedb.errors import InvalidURLError
@@ -53,6 +54,8 @@ def parse(url: str) -> SQLiteTarget:
         raise InvalidURLError(
             f"a SQLite URL names no host, so it has three slashes or four: {_FORMS}"
         )
+    if path == "/":
+        raise InvalidURLError(f"a SQLite URL with three slashes names a file: {_FORMS}")
     path = urllib.parse.unquote(path[1:])
     if "\0" in path:
         raise InvalidURLError("the path in a SQLite URL holds a NUL")
@@ -149,6 +152,21 @@ def limit_lock_wait(raw: sqlite3.Connection, seconds: float) -> None:
         raw.patience = seconds
 
 
+def _is_there(target: SQLiteTarget) -> bool:
+    """Whether statedb has tables there; nothing is written by looking."""
+    if target.path is None:
+        return True
+    try:
+        with contextlib.closing(sqlite3.connect(_read_only(target.path), uri=True)) as raw:
+            return bool(raw.execute(statements(DIALECT)["find_tables"]).fetchall())
+    except sqlite3.Error:
+        return Path(target.path).exists()  # what is wrong with it is told by who opens it
+
+
+def _read_only(path: str) -> str:
+    return f"file:{urllib.parse.quote(path)}?mode=ro"
+
+
 def new_id(cursor: sqlite3.Cursor) -> int | None:
     return cursor.lastrowid if cursor.rowcount == 1 else None
 
@@ -178,7 +196,7 @@ DIALECT = Dialect(
     # A deferred one has no moment before it reads, and this waits where a reader has to.
     begin_snapshot=("BEGIN", "PRAGMA schema_version"),
     creates_schema=True,
-    is_there=lambda target: target.path is None or Path(target.path).exists(),
+    is_there=_is_there,
     shares_commits=True,
     close_before_fork=True,
     in_memory=lambda target: target.path is None,
