@@ -124,3 +124,13 @@ def test_what_it_cannot_do_it_says_in_a_line(
     watcher = start("sqlite://", "localhost")
     assert "'localhost' is no host:port" in watcher.communicate(timeout=PATIENCE)[1]
     assert watcher.returncode == 2
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "soon"])
+def test_an_interval_that_is_none_is_refused(
+    start: Callable[..., subprocess.Popen[str]], interval: str
+) -> None:
+    watcher = start("sqlite://", "127.0.0.1:80", f"--interval={interval}")
+    output, errors = watcher.communicate(timeout=PATIENCE)
+    assert (watcher.returncode, output) == (2, "")
+    assert "--interval" in errors

@@ -57,3 +57,7 @@ def test_it_keeps_them_on_a_server_too(engine: Engine, tmp_path: Path, shop: str
         pytest.skip("that is what it does without being told")
     with engine.empty_database(tmp_path) as url:
         assert run(shop, tmp_path, "--url", url) == FIRST
+        # By the other name of its scheme.
+        scheme, _, rest = url.partition("://")
+        other = {"postgresql": "postgres", "mysql": "mariadb"}[scheme]
+        assert run(shop, tmp_path, "--url", f"{other}://{rest}") == SECOND

@@ -28,9 +28,9 @@ pytestmark = pytest.mark.once
 class Dispenser:
     """A server of tickets, at a free port."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, port: int = 0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(EXAMPLE), "--port=0", f"--url={url}"],
+            [sys.executable, "-W", "error", str(EXAMPLE), f"--port={port}", f"--url={url}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -49,11 +49,11 @@ class Dispenser:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[str], Dispenser]]:
+def start() -> Iterator[Callable[..., Dispenser]]:
     with contextlib.ExitStack() as stack:
 
-        def start(url: str) -> Dispenser:
-            dispenser = Dispenser(url)
+        def start(url: str, port: int = 0) -> Dispenser:
+            dispenser = Dispenser(url, port)
             stack.enter_context(dispenser.process)
             stack.callback(dispenser.process.kill)
             return dispenser
@@ -62,7 +62,7 @@ def start() -> Iterator[Callable[[str], Dispenser]]:
 
 
 def test_dispensers_of_one_database_never_give_a_number_twice(
-    start: Callable[[str], Dispenser], url: str, objectid: int, second: Any
+    start: Callable[..., Dispenser], url: str, objectid: int, second: Any
 ) -> None:
     both = [start(url), start(url)]
     tickets: list[str] = []
@@ -89,7 +89,7 @@ def test_dispensers_of_one_database_never_give_a_number_twice(
         assert visit.recv(100) == b""
 
 
-def test_what_is_no_desk_gets_no_ticket(start: Callable[[str], Dispenser], tmp_path: Path) -> None:
+def test_what_is_no_desk_gets_no_ticket(start: Callable[..., Dispenser], tmp_path: Path) -> None:
     dispenser = start(f"sqlite:///{tmp_path}/tickets.sqlite")
     with dispenser.visit() as visit, visit.makefile("r", encoding="utf-8") as answers:
         for desk in (b"\n", b"\xff\n", b"passports\n"):
@@ -101,10 +101,22 @@ def test_what_is_no_desk_gets_no_ticket(start: Callable[[str], Dispenser], tmp_p
 
 
 def test_what_it_cannot_do_it_says_in_a_line(
-    start: Callable[[str], Dispenser], tmp_path: Path
+    start: Callable[..., Dispenser], tmp_path: Path
 ) -> None:
     process = start(f"sqlite:///{tmp_path}/no/such.sqlite").process
     output, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, output) == (1, "")
     assert errors.startswith("twisted_tickets: upgrade failed: cannot open")
     assert errors.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_one_line(start: Callable[..., Dispenser], tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        process = start(f"sqlite:///{tmp_path}/t.sqlite", taken.getsockname()[1]).process
+        output, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, output) == (1, "")
+    assert errors.startswith("twisted_tickets: Couldn't listen on")
+    # Twisted keeps a file open for its listening, and complains of it itself.
+    assert "Traceback" not in errors

@@ -70,6 +70,8 @@ async def main() -> None:
     parser.add_argument("--url", default="sqlite:///watcher.sqlite", help="default: %(default)s")
     parser.add_argument("--interval", type=float, metavar="SECONDS", help="look again and again")
     options = parser.parse_args()
+    if options.interval is not None and not 0 < options.interval < float("inf"):
+        parser.error("--interval is a number of seconds above 0")
     db = statedb.connect(options.url, timeout=10)
     try:
         # What waits for the database without giving a Future waits in a thread: not in the loop.

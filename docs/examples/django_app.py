@@ -18,7 +18,13 @@ from django.db import connection, models, transaction
 import statedb
 from statedb import state
 
-ENGINES = {"sqlite": "sqlite3", "postgresql": "postgresql", "mysql": "mysql"}
+ENGINES = {
+    "sqlite": "sqlite3",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+}
 
 
 def configure(url: str) -> None:
@@ -35,7 +41,7 @@ def configure(url: str) -> None:
         database |= {"HOST": parts.hostname, "PORT": parts.port or "", "NAME": parts.path[1:]}
         database["USER"] = urllib.parse.unquote(parts.username or "")
         database["PASSWORD"] = urllib.parse.unquote(parts.password or "")
-    if parts.scheme == "mysql":
+    if ENGINES[parts.scheme] == "mysql":
         import pymysql
 
         pymysql.install_as_MySQLdb()  # Django imports mysqlclient's name, and takes PyMySQL for it

@@ -16,7 +16,12 @@ import statedb
 from statedb import state
 
 #: The driver that statedb uses too, where SQLAlchemy's default is another.
-DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+}
 
 
 class Base(DeclarativeBase):

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from twisted.internet import defer, endpoints, protocol, task, threads
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.protocols.basic import LineOnlyReceiver
 
 import statedb
@@ -92,7 +93,7 @@ def main() -> None:
         return serving.addErrback(complain)
 
     def complain(failure: Any) -> None:
-        failure.trap(statedb.Error, OSError)
+        failure.trap(statedb.Error, OSError, CannotListenError)
         print(f"twisted_tickets: {failure.value}", file=sys.stderr)
         raise SystemExit(1)
 

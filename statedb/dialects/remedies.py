@@ -99,7 +99,7 @@ LIBPQ: Final = {
 #: By the number of the error.
 MYSQL: Final = {
     1021: _ROOM,
-    1044: _GRANT,
+    1044: f"correct the name of the database in the URL, or {_GRANT}",
     1045: _LOG_IN,
     1049: _DATABASE,
     1114: _ROOM,
