@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import threading
 import weakref
 from typing import Protocol, TypeVar
 
@@ -22,8 +23,18 @@ class Resource(Protocol):
 
 _resources: weakref.WeakSet[Resource] = weakref.WeakSet()
 
-# From before a fork until after it, so that nothing is collected in between.
-_forking: list[Resource] = []
+
+class _Fork:
+    """The fork that is under way; another thread's waits for its end, or each would spoil the
+    other's."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        #: From before it until after it, so that nothing is collected in between.
+        self.resources: list[Resource] = []
+
+
+_fork = _Fork()
 
 
 def attend_to(resource: Resource) -> None:
@@ -45,21 +56,27 @@ def _close_all() -> None:
 
 
 def _before_fork() -> None:
-    _forking.extend(members_of(_resources))
-    for resource in _forking:
+    _fork.lock.acquire()
+    _fork.resources = members_of(_resources)
+    for resource in _fork.resources:
         resource.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for resource in _forking:
-        resource.after_fork_in_parent()
-    _forking.clear()
+    try:
+        for resource in _fork.resources:
+            resource.after_fork_in_parent()
+    finally:
+        _fork.resources = []
+        _fork.lock.release()
 
 
 def _after_fork_in_child() -> None:
-    for resource in _forking:
+    _fork.lock = threading.Lock()
+    # Another thread, which is not here, may have made some meanwhile.
+    for resource in dict.fromkeys([*_fork.resources, *members_of(_resources)]):
         resource.after_fork_in_child()
-    _forking.clear()
+    _fork.resources = []
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork

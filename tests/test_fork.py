@@ -11,6 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -228,6 +229,28 @@ def test_a_childs_own_fork_works_too(db: Database, objectid: int, stored: Stored
 
     _in_child(child)
     assert [stored(objectid, name) for name in ("grandchild", "child")] == [1, 2]
+
+
+def test_of_two_threads_that_fork_at_once_each_has_a_child_that_is_told(
+    db: Database, objectid: int, stored: Stored
+) -> None:
+    def fork(number: int) -> None:
+        def child() -> None:
+            assert not any(db.run(lambda conn: conn.raw) is one for one in parents)
+            db.state.thdSetState(objectid, f"child {number}", number)
+            db.close()
+
+        _in_child(child)
+
+    with ThreadPoolExecutor() as threads:
+        with db.transaction():
+            parents = [conn.raw for conn in db._executor._pool._all]
+            forking = [threads.submit(fork, number) for number in range(2)]
+            time.sleep(0.3)  # they have begun, and wait for our connection to be back
+        for one in forking:
+            one.result()
+    assert [stored(objectid, f"child {number}") for number in range(2)] == [0, 1]
+    assert db.state.thdSetState(objectid, "parent", 1) == 1
 
 
 def test_an_in_memory_database_is_a_clear_error_in_a_child() -> None:
