@@ -245,6 +245,32 @@ def test_many_rows_are_written_all_or_none(port: int, name: str, second: Any) ->
     assert second.execute("SELECT COUNT(*) FROM statedb_objects").fetchall() == [(2,)]
 
 
+def test_a_snapshot_is_of_one_moment(port: int, name: str, second: Any) -> None:
+    with PgBouncer(port, "transaction") as pooler, pooled(pooler, name, "transaction") as db:
+        objectid = db.state.thdGetObjectId("nightly", "Scheduler")
+        db.state.thdSetState(objectid, "k", 1)
+        with db.snapshot() as conn:
+            statedb.state.set_state(second, objectid, "k", 2)
+            assert db.state.thdGetState(objectid, "k") == 1
+            assert conn.fetch_one("SHOW transaction_read_only") == ("on",)
+        assert db.state.thdGetState(objectid, "k") == 2
+
+
+def test_a_statement_that_cannot_be_encoded_leaves_no_transaction_behind(
+    port: int, name: str, second: Any
+) -> None:
+    second.execute("CREATE TABLE own (word TEXT)")
+
+    def write(conn: Connection) -> int:
+        with pytest.raises(UnicodeEncodeError):
+            conn.execute("INSERT INTO own VALUES (%s)", ["\ud800"])
+        return conn.execute("INSERT INTO own VALUES (%s)", ["good"])
+
+    with PgBouncer(port, "transaction") as pooler, pooled(pooler, name, "transaction") as db:
+        assert db.run(write) == 1
+    assert second.execute("SELECT word FROM own").fetchall() == [("good",)]
+
+
 # --- Time ---
 
 

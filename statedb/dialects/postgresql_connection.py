@@ -55,7 +55,7 @@ class PooledConnection(OwnConnection):
     def __init__(self, pgconn: pq.abc.PGconn, *arguments: Any) -> None:
         super().__init__(pgconn, *arguments)
         self.prepare_threshold = None
-        #: Begins a transaction, but for the bound of its waits for locks.
+        #: What a transaction is told at its beginning, but for the bound of its waits for locks.
         self.opening = ""
         #: In milliseconds.
         self.lock_timeout = 0
@@ -97,8 +97,8 @@ class PooledCursor(OwnCursor):
     def execute(self, query: Any, *arguments: Any, **settings: Any) -> Any:
         if self._raw.pgconn.transaction_status != pq.TransactionStatus.IDLE:
             super().execute(query, *arguments, **settings)
-        elif query == "BEGIN":
-            self._begin()
+        elif isinstance(query, str) and query.startswith("BEGIN"):
+            self._begin(query)
         else:
             self._do_alone(partial(psycopg.Cursor.execute, self, query, *arguments, **settings))
         return self
@@ -109,10 +109,12 @@ class PooledCursor(OwnCursor):
         else:
             self._do_alone(partial(psycopg.Cursor.executemany, self, *arguments, **settings))
 
-    def _begin(self) -> None:
+    def _begin(self, begin: str = "BEGIN") -> None:
+        if begin == "BEGIN":
+            begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
+        bound = f"SET LOCAL lock_timeout = {self._raw.lock_timeout}"
         # In one message: one round trip.
-        opening = f"{self._raw.opening}; SET LOCAL lock_timeout = {self._raw.lock_timeout}"
-        self._aside.execute(opening.encode())
+        self._aside.execute(f"{begin}; {self._raw.opening}; {bound}".encode())
 
     def _do_alone(self, run: Callable[[], Any]) -> None:
         """Run what would commit itself in a transaction.
@@ -124,8 +126,10 @@ class PooledCursor(OwnCursor):
         try:
             self._begin()
             run()
-        except psycopg.Error as error:
-            if self._is_rolled_back():
+        except Exception as error:
+            # Whatever it is, such as a parameter that cannot be encoded: or what comes next on
+            # this connection would be a part of it.
+            if self._is_rolled_back() or not isinstance(error, psycopg.Error):
                 raise
             raise NotCommitted(str(error)) from error
         self._aside.execute("COMMIT")

@@ -80,10 +80,9 @@ class _Session:
         return Greeting(place, "SHOW statedb.session", mark, remedies.UNTOLD)
 
     def opening(self) -> str:
-        """Begins a transaction of a session that has been told nothing."""
+        """Tells a transaction what its session has not been told."""
         settings = {"TimeZone": "UTC", "application_name": self.name}
-        begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
-        return "; ".join([begin, *_assignments("SET LOCAL", settings)])
+        return "; ".join(_assignments("SET LOCAL", settings))
 
     def _settings(self) -> dict[str, str]:
         return _SETTINGS | {"lock_timeout": str(self.lock_timeout)}
