@@ -62,7 +62,13 @@ def check_id(value: int, what: str) -> int:
     """An id as the database can look for it: one beyond its integers is no row's, as 0 is."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidTypeError(f"{what} is an int, not {type(value).__name__}: {shown(value)}")
-    return value if 0 < value < 2**63 else 0
+    number = plain_int(value)
+    return number if 0 < number < 2**63 else 0
+
+
+def plain_int(value: int) -> int:
+    """The number that an int is: of a subclass, as of an IntEnum, a driver may send other text."""
+    return value if type(value) is int else int.__index__(value)
 
 
 _short = reprlib.Repr()

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 from statedb.connection import Connection, Row
 from statedb.errors import InvalidResultSpecError, InvalidTypeError
-from statedb.names import shown
+from statedb.names import plain_int, shown
 from statedb.times import to_microseconds
 
 _COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _MEMBERSHIPS = {"eq": "IN", "in": "IN", "ne": "NOT IN", "notin": "NOT IN"}
 _ORDERED = {"lt", "le", "gt", "ge"}
 _MAX_INTEGER = 2**63 - 1
+#: How many values the filters have together at most: any SQLite takes them, in any operator.
+MAX_VALUES = 500
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Filter:
     """A condition on one field: eq, ne, lt, le, gt, ge, in, notin, and contains on text.
 
     Several values of eq, in and contains mean any of them, of ne and notin none; lt, le, gt and
-    ge take one.
+    ge take one. All filters of a ResultSpec have 500 values together at most.
     """
 
     field: str
@@ -75,7 +77,7 @@ def _encode_integer(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError("it takes an int")
     # Beyond what a column can hold every comparison comes out as with the first value beyond.
-    return max(-_MAX_INTEGER - 1, min(value, _MAX_INTEGER))
+    return max(-_MAX_INTEGER - 1, min(plain_int(value), _MAX_INTEGER))
 
 
 def _encode_boolean(value: Any) -> int:
@@ -106,6 +108,10 @@ def select(
     conditions = "".join(
         f"\n  AND {_condition(conn, fields, one, parameters)}" for one in spec.filters
     )
+    if len(parameters) > MAX_VALUES:
+        raise InvalidResultSpecError(
+            f"the filters have {len(parameters)} values together, and may have {MAX_VALUES}"
+        )
     order = [_order(fields, one) for one in spec.order]
     # Rows alike in all that are in the direction of the last: so one index gives the whole order.
     direction = "DESC" if order and order[-1].endswith(" DESC") else ""
@@ -189,14 +195,16 @@ def _field(fields: Mapping[str, Field], name: str) -> Field:
 
 
 def _page(spec: ResultSpec, parameters: dict[str, Any]) -> str:
-    for what, number in (("limit", spec.limit), ("offset", spec.offset)):
-        if number is None:
-            continue
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            raise InvalidResultSpecError(f"{what} is an int from 0 on, not {shown(number)}")
-    if spec.limit is None and not spec.offset:
+    limit = _MAX_INTEGER if spec.limit is None else _count("limit", spec.limit)
+    offset = 0 if spec.offset is None else _count("offset", spec.offset)
+    if spec.limit is None and not offset:
         return ""
     # MySQL knows no OFFSET without a LIMIT.
-    parameters["limit"] = _MAX_INTEGER if spec.limit is None else min(spec.limit, _MAX_INTEGER)
-    parameters["offset"] = min(spec.offset or 0, _MAX_INTEGER)
+    parameters |= {"limit": limit, "offset": offset}
     return "\nLIMIT %(limit)s OFFSET %(offset)s"
+
+
+def _count(what: str, number: int) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or plain_int(number) < 0:
+        raise InvalidResultSpecError(f"{what} is an int from 0 on, not {shown(number)}")
+    return min(plain_int(number), _MAX_INTEGER)

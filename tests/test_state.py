@@ -365,6 +365,47 @@ def test_objects_are_ordered_by_the_bytes_of_their_names(
     assert call(get_objects, ResultSpec(order=order)) == [five[index] for index in expected]
 
 
+class Number(int):
+    """One that tells drivers another number than it is, as an IntEnum may."""
+
+    def __str__(self) -> str:
+        return "0"
+
+    __repr__ = __format__ = __str__  # type: ignore[assignment]
+
+    def __lt__(self, other: object) -> bool:
+        return True
+
+    __gt__ = __le__ = __ge__ = __lt__
+
+
+def test_a_number_is_the_number_that_it_is(call: Call, objectid: int, stored: Stored) -> None:
+    odd = Number(objectid)
+    assert call(set_state, odd, "k", 1) == 1
+    assert call(set_states, odd, {"l": 2}) == {"l": 2}
+    assert call(get_states, odd) == {"k": 1, "l": 2}
+    assert call(get_state, odd, "k") == stored(objectid, "k") == 1
+    for spec in (
+        ResultSpec([Filter("id", "eq", [odd])]),
+        ResultSpec(limit=Number(1), offset=Number(0)),
+    ):
+        assert [one.id for one in call(get_objects, spec)] == [objectid]
+    assert call(delete_object, odd) is True
+
+
+@pytest.mark.parametrize("operator", ["eq", "notin", "contains"])
+def test_filters_have_as_many_values_as_any_engine_takes(
+    call: Call, five: list[ObjectModel], operator: str
+) -> None:
+    values = [*(f"x{number}" for number in range(498)), "none"]
+    most = ResultSpec([Filter("name", operator, values), Filter("id", "in", [five[0].id])])
+    expected = five[:1] if operator == "notin" else []
+    assert call(get_objects, most) == expected
+    more = ResultSpec([*most.filters, Filter("id", "gt", [0])])
+    with pytest.raises(InvalidResultSpecError, match="501 values together, and may have 500"):
+        call(get_objects, more)
+
+
 @pytest.mark.parametrize(
     ("limit", "offset", "expected"),
     [(2, None, [0, 1]), (2, 4, [4]), (None, 3, [3, 4]), (0, None, []), (2**70, 2**70, [])],
