@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from statedb.connection import AnyConnection, Connection, Row, adapt
+from statedb.connection import AnyConnection, Connection, Row, adapt, only_read
 from statedb.errors import (
     AlreadyClaimedError,
     ClaimLostError,
@@ -157,6 +157,8 @@ def hold_claim(conn: AnyConnection, claim: Claim) -> None:
         raise UnusableConnectionError(
             "a claim is held within a transaction, until its end, and none is open"
         )
+    if conn.reads_only:
+        raise only_read()
     conn.begin_if_implicit()
     if not _lock(conn, thing):
         raise ClaimLostError(

@@ -283,7 +283,8 @@ class Connection:
         known = _certifying.get(self.raw)
         if known is None:
             row = self.fetch_one(question)
-            known = _certifying[self.raw] = row is not None and row[-1] == "ON"
+            # Bytes, where an application has its texts so.
+            known = _certifying[self.raw] = row is not None and row[-1] in ("ON", b"ON")
         return known
 
     def begin_if_implicit(self) -> None:

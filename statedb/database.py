@@ -17,6 +17,7 @@ from statedb.connectors import MastersConnector, StateConnector
 from statedb.errors import InvalidSettingError, InvalidTypeError, UnusableConnectionError
 from statedb.executor import Executor
 from statedb.membership import leave_all
+from statedb.times import check_seconds
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -53,9 +54,9 @@ class Database:
     """
 
     def __init__(self, url: str, *, pool_size: int, timeout: float, max_pending: int) -> None:
-        _check_number("pool_size", pool_size, int, 1)
-        _check_number("max_pending", max_pending, int, 1)
-        _check_number("timeout", timeout, (int, float), 0.001)
+        _check_count("pool_size", pool_size)
+        _check_count("max_pending", max_pending)
+        timeout = check_seconds("timeout", timeout, 0.001)
         self._dialect = dialects.for_url(url)
         self._target = self._dialect.parse(url)
         if self._dialect.in_memory(self._target):
@@ -66,7 +67,7 @@ class Database:
             self._target,
             pool_size=pool_size,
             max_pending=max_pending,
-            timeout=float(timeout),
+            timeout=timeout,
             prepare=schema.check,
         )
         #: Whether close() was called.
@@ -177,8 +178,8 @@ class Database:
                 self._executor.close(wait=False)
 
 
-def _check_number(name: str, value: Any, kind: Any, least: float) -> None:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise InvalidTypeError(f"{name} is a number, not {type(value).__name__}")
-    if not least <= value < float("inf"):
-        raise InvalidSettingError(f"{name} is at least {least}, not {value}")
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidTypeError(f"{name} is an int, not {type(value).__name__}")
+    if value < 1:
+        raise InvalidSettingError(f"{name} is at least 1, not {value}")

@@ -75,7 +75,8 @@ def find_master_id(conn: AnyConnection, name: str) -> int:
     return masterid
 
 
-@operation(touches=_one_master)
+# Of all: what it frees another master may claim next.
+@operation(touches=all_masters)
 def set_master_state(conn: AnyConnection, masterid: int, active: bool) -> bool:
     """Mark a master active, seen now, or inactive, holding nothing; whether ``active`` changed.
 

@@ -35,7 +35,9 @@ def check(conn: Connection) -> None:
 
 def find_tables(conn: Connection) -> list[str]:
     """Which of the tables are there, as far as this account is let see them."""
-    return [str(row[0]) for row in conn.fetch_all(conn.sql["find_tables"])]
+    found = [row[0] for row in conn.fetch_all(conn.sql["find_tables"])]
+    # Bytes, where an application has its texts so.
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in found]
 
 
 def find_version(conn: Connection, tables: Sequence[str]) -> int:
@@ -82,7 +84,19 @@ def upgrade(conn: AnyConnection) -> int:
                     set_all_masters_active_long_time_ago(conn)
             conn.fetch_one(conn.sql["unlock_schema"])
         except BaseException:
-            # Not lent again: whatever has failed, closing it gives back the lock.
-            conn.broken = True
+            _give_up(conn)
             raise
     return found
+
+
+def _give_up(conn: Connection) -> None:
+    """Give back the lock: closing it does, of a connection that is not an application's."""
+    conn.broken = conn.owned
+    if conn.owned:
+        return
+    try:
+        conn.fetch_one(conn.sql["unlock_schema"])
+    except Exception as error:
+        # In a transaction that has failed nothing can be done, nor need it: its end unlocks.
+        if not conn.dialect.is_driver_error(error):
+            raise

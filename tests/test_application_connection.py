@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sqlite3
 import sys
 import threading
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 from conftest import ABSENT
 from engines import Engine
-from interposed import watch
+from interposed import altered, watch
 
-from statedb import InvalidTypeError, NoSuchObjectError, UnusableConnectionError
+from statedb import InvalidTypeError, NoSuchObjectError, UnusableConnectionError, schema
+from statedb.connection import adapt
+from statedb.dialects import Dialect
 from statedb.state import (
     atomic_create_state,
     delete_object,
@@ -330,6 +333,22 @@ def _odd_settings(engine: Engine) -> list[dict[str, Any]]:
     if sys.version_info >= (3, 12):
         settings += [{"autocommit": False}]
     return settings
+
+
+def test_texts_that_an_application_has_as_bytes_are_understood(
+    engine: Engine, application: Callable[..., Any]
+) -> None:
+    own = application(autocommit=True, **({"use_unicode": False} if _is_mysql(engine) else {}))
+    if engine.name == "sqlite":
+        own.text_factory = bytes
+    assert schema.upgrade(own) == schema.VERSION
+
+    def certifying(dialect: Dialect) -> Dialect:
+        return dataclasses.replace(dialect, certification="SELECT 'x', 'ON'")
+
+    if _is_mysql(engine):
+        with altered(certifying):
+            assert adapt(own).certifies() is True
 
 
 def _prepare_oddly(engine: Engine, own: Any) -> None:

@@ -405,6 +405,18 @@ def test_releasing_says_whether_it_was_its_own(
     assert call(release, masterid, "scheduler", "nightly") is False
 
 
+def test_what_a_deactivation_frees_can_be_claimed_behind_it(db: Database, second: Any) -> None:
+    first, other = _active(second, "first"), _active(second, "other")
+    for turn in range(20):
+        db.masters.thdSetMasterState(first, True)
+        db.masters.thdClaim(first, "scheduler", "nightly")
+        ending = db.masters.setMasterState(first, False)
+        claiming = db.masters.claim(other, "scheduler", "nightly")
+        assert ending.result(30) is True
+        assert claiming.result(30).masterid == other
+        assert db.masters.thdRelease(other, "scheduler", "nightly") is True, turn
+
+
 def test_only_the_one_thing_is_released(call: Call, masterid: int, second: Any) -> None:
     kept = [call(claim, masterid, *thing) for thing in (("a", "a"), ("a", "c"), ("b", "b"))]
     call(claim, masterid, "a", "b")

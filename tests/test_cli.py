@@ -95,6 +95,19 @@ def test_another_programs_sqlite_file_is_left_as_it_is(
     assert command.well("set", "--create", "a:B", "k", "1", "--url", url) == "1\n"
 
 
+@pytest.mark.parametrize("command", [["set", "a:B", "k", "-"], ["load"], ["load", "-"]])
+def test_a_closed_standard_input_is_one_line(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "statedb", *command, "--url", "sqlite://"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.close(0),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "statedb: standard input is closed\n"
+
+
 def test_a_closed_standard_output_is_one_line() -> None:
     for command in (["objects"], ["get", "a:B", "k"], ["dump"], ["upgrade"], ["--help"]):
         done = subprocess.run(
@@ -319,6 +332,8 @@ def test_options_may_stand_before_the_command_or_after_it(
         [f"postgresql://u:{MARK} x@host/d", "objects"],
         ["objects", f"mysql://u:{MARK}@host/d"],
         ["objects", "--after", f"mysql://u:{MARK}@host/d"],
+        [f"postgresql:/u:{MARK}@host/d", "objects"],
+        [f"u:{MARK}@host/d"],
     ],
 )
 def test_what_is_not_understood_ends_with_2_and_shows_no_password(
@@ -343,6 +358,7 @@ def test_what_is_not_understood_ends_with_2_and_shows_no_password(
         (["forget", f"a://u:{MARK}@\n\x1b[2J", "--url", "sqlite://"], 3),
         (["get", "a:", "k", "--url", "sqlite://"], 2),
         (["forget", "\udc80", "--url", "sqlite://"], 2),
+        (["objects", "--name", "\udc80", "--url", "sqlite://"], 2),
         (["load", "/no/such/file", "--url", "sqlite://"], 1),
         (["dump", "/no/such/directory/file", "--url", "sqlite://"], 1),
     ],

@@ -548,6 +548,8 @@ def test_waiters_get_connections_in_the_order_in_which_they_came(url: str, objec
         ({"pool_size": True}, TypeError),
         ({"timeout": 0}, ValueError),
         ({"timeout": float("inf")}, ValueError),
+        ({"timeout": 1e10}, ValueError),
+        ({"timeout": 10**400}, ValueError),
         ({"timeout": float("nan")}, ValueError),
         ({"timeout": "1"}, TypeError),
         ({"max_pending": 0}, ValueError),

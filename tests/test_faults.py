@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import ABSENT
-from engines import OwnServer
+from engines import Engine, OwnServer
 from proxy import Proxy
 from servers import Server, free_port
 
@@ -52,6 +52,25 @@ def ask(request: pytest.FixtureRequest, far: Database) -> Ask:
         return getattr(far.state, name)(*arguments).result(timeout=60)
 
     return call
+
+
+@pytest.mark.parametrize("lock", ["FLUSH TABLES WITH READ LOCK", "LOCK TABLES statedb_states READ"])
+def test_a_write_that_meets_a_locked_table_is_refused_by_the_server_in_time(
+    engine: Engine, url: str, objectid: int, second: Any, lock: str
+) -> None:
+    if not engine.name.startswith(("mariadb", "mysql")):
+        pytest.skip("elsewhere that is a lock like any other")
+    set_state(second, objectid, "k", 1)
+    with statedb.connect(url, timeout=3) as db:
+        db.state.thdGetState(objectid, "k")
+        second.cursor().execute(lock)
+        try:
+            with pytest.raises(CallTimeoutError):
+                db.state.thdDeleteState(objectid, "k")
+        finally:
+            second.cursor().execute("UNLOCK TABLES")
+        assert db.state.thdGetState(objectid, "k") == 1
+        assert db.state.thdDeleteState(objectid, "k") is True
 
 
 # --- A lost answer ---

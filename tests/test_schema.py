@@ -243,6 +243,26 @@ def test_without_the_right_to_create_tables_the_error_says_so(engine: Engine, em
         _execute(engine, empty, f"DROP ROLE {role}")
 
 
+def test_an_upgrade_that_fails_on_an_applications_connection_keeps_no_lock(
+    engine: Engine, empty: str
+) -> None:
+    if not engine.name.startswith(("mariadb", "mysql")):
+        pytest.skip("elsewhere the lock ends with the transaction")
+    account = f"'weak_{os.getpid()}'@'%'"
+    _execute(engine, empty, f"CREATE USER {account}")
+    try:
+        name = empty.partition("?")[0].rpartition("/")[2]
+        _execute(engine, empty, f"GRANT SELECT ON `{name}`.* TO {account}")
+        weak = empty.replace("root@", f"weak_{os.getpid()}@")
+        with contextlib.closing(engine.connect(weak, autocommit=True)) as own:
+            with pytest.raises(own.OperationalError, match="CREATE command denied"):
+                schema.upgrade(own)
+            with statedb.connect(empty, timeout=5) as db:
+                db.upgrade()
+    finally:
+        _execute(engine, empty, f"DROP USER {account}")
+
+
 def test_each_schema_of_a_database_has_tables_of_its_own(engine: Engine, fresh: str) -> None:
     if not engine.name.startswith("postgresql"):
         pytest.skip("PostgreSQL only")

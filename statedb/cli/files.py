@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
 
 #: Stands for the standard streams.
 STANDARD = "-"
@@ -54,10 +54,18 @@ def _made_beside(path: Path) -> tuple[int, str]:
 def read(name: str) -> Iterator[IO[bytes]]:
     """What to read from."""
     if name == STANDARD:
-        yield sys.stdin.buffer
+        yield standard_input().buffer
     else:
         with Path(name).open("rb") as file:
             yield file
+
+
+def standard_input() -> TextIO:
+    # It is None where it was closed, whatever its type says.
+    given: TextIO | None = sys.stdin
+    if given is None:
+        raise OSError("standard input is closed")
+    return given
 
 
 def size_of(name: str) -> int | None:

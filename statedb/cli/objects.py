@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
 from statedb.cli.endings import NotThere, NotUnderstood
+from statedb.cli.files import STANDARD, standard_input
 from statedb.cli.output import Columns, Output, Row, encoding
 from statedb.cli.pages import pages_of_objects, pages_of_values
 from statedb.cli.subjects import find_object, names_of
@@ -80,7 +80,8 @@ def get(db: Database, options: argparse.Namespace, out: Output) -> None:
 
 
 def set_value(db: Database, options: argparse.Namespace, out: Output) -> None:
-    text = sys.stdin.read() if options.value == "-" else options.value
+    given: str = options.value
+    text = standard_input().read() if given == STANDARD else given
     value = _json_of(text, "the value")
     names = names_of(options.object)
     if options.create and names is not None:

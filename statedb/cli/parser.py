@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        super().error(re.sub(r"\S*://.*", "(a URL)", message, flags=re.DOTALL))
+        super().error(re.sub(r"\S*(:/|@).*", "(a URL)", message, flags=re.DOTALL))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

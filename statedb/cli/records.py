@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
 from statedb.names import encode_name, shown
+from statedb.times import to_microseconds
 from statedb.values import MAX_VALUE_CHARACTERS
 
 #: The version of the format.
@@ -20,6 +22,11 @@ FORMAT: Final = 1
 LONGEST_LINE: Final = 2 * MAX_VALUE_CHARACTERS
 #: The largest number that is taken, so that there are enough above it.
 LARGEST: Final = 2**62
+#: The moments that have a date.
+_MOMENTS: Final = (
+    to_microseconds(datetime.min.replace(tzinfo=timezone.utc)),
+    to_microseconds(datetime.max.replace(tzinfo=timezone.utc)),
+)
 _MARK: Final = "statedb"
 _DUMP = re.compile("[0-9a-f]{32}")
 
@@ -170,7 +177,7 @@ def _master(members: Mapping[str, Any]) -> Master:
     return Master(
         _name(members, "master"),
         active,
-        _number(members, "last_active", -LARGEST),
+        _number(members, "last_active", *_MOMENTS),
         _number(members, "expire_after", 0),
         _number(members, "incarnation", 0),
     )
@@ -193,10 +200,11 @@ def _name(members: Mapping[str, Any], of: str) -> str:
     return name
 
 
-def _number(members: Mapping[str, Any], of: str, least: int) -> int:
+def _number(members: Mapping[str, Any], of: str, least: int, most: int = LARGEST) -> int:
     number = members[of]
-    if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= LARGEST:
-        raise ValueError(f"{of} is a whole number from {least} on, not {shown(number)}")
+    if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
+        legal = f"from {least} on" if most == LARGEST else f"from {least} to {most}"
+        raise ValueError(f"{of} is a whole number {legal}, not {shown(number)}")
     return number
 
 

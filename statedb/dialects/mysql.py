@@ -167,13 +167,17 @@ def _connect(
     return raw
 
 
+#: For rows, and for tables, which a backup or an ALTER TABLE may lock.
+_LOCK_WAITS = "innodb_lock_wait_timeout = %s, lock_wait_timeout = %s"
+
+
 def _set_up(cursor: Any, session: str, timeout: float) -> None:
     cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
     settings = (
         "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
-        " time_zone = '+00:00', innodb_lock_wait_timeout = %s, @statedb_session = GET_LOCK(%s, 0)"
+        f" time_zone = '+00:00', {_LOCK_WAITS}, @statedb_session = GET_LOCK(%s, 0)"
     )
-    parameters = [_whole_seconds(timeout), session]
+    parameters = [*2 * [_whole_seconds(timeout)], session]
     try:
         # A node of Galera first applies what the others have committed before: else it would not
         # show what was acknowledged, and a check-in, say, would find no row.
@@ -207,7 +211,7 @@ def end_session(cursor: Any, sql: Statements, session: str) -> bool:
 def limit_lock_wait(raw: pymysql.Connection[Any], seconds: float) -> None:
     _outlast(raw, seconds)
     with raw.cursor(Cursor) as cursor:
-        cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", [_whole_seconds(seconds)])
+        cursor.execute(f"SET SESSION {_LOCK_WAITS}", 2 * [_whole_seconds(seconds)])
 
 
 def _outlast(raw: Any, seconds: float) -> None:
