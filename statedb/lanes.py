@@ -9,12 +9,18 @@ from typing import Any
 class Job:
     """Something submitted, as far as its order is concerned."""
 
-    __slots__ = ("_phases", "_waits_for")
+    __slots__ = ("_phases", "_waits_for", "withdrawn")
 
     def __init__(self) -> None:
         self._phases: list[_Phase] = []
         #: How many of these have not begun.
         self._waits_for = 0
+        #: It is not to be done: what follows it need only wait for what it waits for.
+        self.withdrawn = False
+
+    @property
+    def waits(self) -> bool:
+        return self._waits_for > 0
 
 
 class _Phase:
@@ -78,10 +84,12 @@ class Lanes:
             if last is not None and last.reads and reads and last.following is None:
                 last.take_in(job)
                 continue
-            phase = lanes[key] = _Phase(group, key, reads, begun=last is None)
+            phase = _Phase(group, key, reads, begun=last is None)
+            # Who submits it may be interrupted: a phase that is in line has somebody who ends it.
+            phase.take_in(job)
             if last is not None:
                 phase.follow(last)
-            phase.take_in(job)
+            lanes[key] = phase
         if not lanes:
             del self._groups[group]
         return job._waits_for == 0

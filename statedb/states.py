@@ -15,8 +15,8 @@ from statedb.values import decode_value, encode_value
 
 #: Past this many names all values of the object are read and picked from: still one statement.
 MAX_NAMES_IN_STATEMENT = 500
-#: How many values are written in one statement at most, and how much of their JSON; but one alone
-#: may have more.
+#: How many values are written in one statement at most, and how much of their JSON and names; but
+#: one alone may have more.
 MAX_ROWS_IN_STATEMENT, MAX_CHARACTERS = 256, 1024 * 1024
 
 
@@ -100,10 +100,11 @@ def _loads(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     load: list[dict[str, Any]] = []
     characters = 0
     for row in rows:
-        characters += len(row["value"])
+        own = len(row["value"]) + len(row["name"])
+        characters += own
         if load and (len(load) == MAX_ROWS_IN_STATEMENT or characters > MAX_CHARACTERS):
             yield load
-            load, characters = [], len(row["value"])
+            load, characters = [], own
         load.append(row)
     if load:
         yield load

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -75,19 +76,15 @@ class Workers:
                 raise QueueFullError(
                     f"{self._pending} futures are pending, and max_pending is {self._max_pending}"
                 )
-            if touched is None:
-                admitted = True
-            else:
-                call.ordered = True
-                admitted = self._lanes.admit(call, *touched, known.reads)
             self._pending += 1
-            if admitted:
-                try:
+            try:
+                call.ordered = touched is not None
+                if touched is None or self._lanes.admit(call, *touched, known.reads):
                     self._line_up(call)
-                except BaseException:
-                    # There is no thread to run it, or who submits it is interrupted.
-                    self._withdraw(call)
-                    raise
+            except BaseException:
+                # There is no thread to run it, or who submits it is interrupted.
+                self._withdraw(call)
+                raise
         return call.future
 
     def _line_up(self, call: Call) -> None:
@@ -98,13 +95,16 @@ class Workers:
     def _withdraw(self, call: Call) -> None:
         """Have it that a call which nobody has taken was never submitted; lock held."""
         self._ready.remove(call)
-        self._done(call)
+        self._pending -= 1
+        call.withdrawn = True
+        if not call.waits:
+            self._free(call)
+        if self._closing and not self._pending:
+            self._wake_all()
 
     def _rouse(self) -> None:
         """See to it that some thread takes what is ready; lock held."""
-        if self._sleepers:
-            self._sleepers.pop().release()
-        elif len(self._threads) < self._size:
+        if not self._wake() and len(self._threads) < self._size:
             name = f"statedb-worker-{len(self._threads)}"
             # A daemon, or the interpreter would wait for it at exit before any hook could end it.
             thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -118,9 +118,22 @@ class Workers:
                 if not self._threads:
                     raise
 
-    def _wake_all(self) -> None:
+    def _wake(self) -> bool:
+        """Wake one of those that sleep; whether there was any."""
         while self._sleepers:
-            self._sleepers.pop().release()
+            alarm = self._sleepers[-1]
+            asleep = alarm.locked()
+            if asleep:
+                alarm.release()
+            # Not before: who is interrupted in between has woken it all the same.
+            self._sleepers.pop()
+            if asleep:
+                return True
+        return False
+
+    def _wake_all(self) -> None:
+        while self._wake():
+            pass
 
     def _work(self) -> None:
         alarm = threading.Lock()
@@ -160,6 +173,7 @@ class Workers:
                 self._look_out(alarm)
             else:
                 alarm.acquire()
+                self._is_awake(alarm)
 
     def _look_out(self, alarm: threading.Lock) -> None:
         """Sleep, but not for long: nobody is to wait for a turn that is late."""
@@ -167,11 +181,16 @@ class Workers:
         with self._lock:
             self._lookout = None
             if not woken:
-                if alarm in self._sleepers:
-                    self._sleepers.remove(alarm)
-                else:
-                    alarm.acquire()
+                # It may be woken just now.
+                alarm.acquire(blocking=False)
                 self._ready.end_waiting_for_late()
+        self._is_awake(alarm)
+
+    def _is_awake(self, alarm: threading.Lock) -> None:
+        """See to it that nobody means to wake one who does not sleep."""
+        if alarm in self._sleepers:
+            with self._lock, contextlib.suppress(ValueError):
+                self._sleepers.remove(alarm)
 
     def _begin(self, call: Call) -> bool:
         """Whether a call is to be made: it was not cancelled, and cannot be from now on."""
@@ -238,12 +257,20 @@ class Workers:
         if call.begun:
             self._finished += 1
             self._queue_time += call.begun - (call.deadline - self._timeout)
-        if call.ordered:
-            for freed in self._lanes.finish(call):
-                assert isinstance(freed, Call)
-                self._line_up(freed)
+        self._free(call)
         if self._closing and not self._pending:
             self._wake_all()
+
+    def _free(self, call: Call) -> None:
+        """Let those run that waited for a call; lock held."""
+        if not call.ordered:
+            return
+        for freed in self._lanes.finish(call):
+            assert isinstance(freed, Call)
+            if freed.withdrawn:
+                self._free(freed)
+            else:
+                self._line_up(freed)
 
     def _end(self, turn: Turn) -> None:
         """See to it that those who waited for the end of a turn can go on; lock held."""

@@ -322,6 +322,23 @@ def test_a_load_overwrites_what_it_names_and_leaves_the_rest(
     assert statedb.state.get_states(second, there)["k"] == "new"
 
 
+def test_what_has_the_longest_names_is_loaded(
+    command: Command, db: Database, second: Any, file: Path
+) -> None:
+    names = [f"{number}".ljust(64 * 1024, "x") for number in range(140)]
+    objects = [object_(name, name) for name in names]
+    claims = [claim(name, 1, name) for name in names]
+    write(file, *objects, *map(master, names), *claims)
+    assert "140 objects" in command.well("load", file)
+    found = statedb.state.get_objects(second)
+    assert [one.name for one in found] == [one.class_name for one in found]
+    assert {one.name for one in found} == set(names)
+    assert {one.name for one in db.masters.thdGetMasters()} == set(names)
+    assert {name: token for name, (_, token) in Onlooker(second).claims().items()} == dict.fromkeys(
+        names, 1
+    )
+
+
 def test_an_object_may_be_named_twice_and_the_later_value_is_kept(
     command: Command, second: Any, file: Path
 ) -> None:

@@ -199,6 +199,14 @@ def test_several_values_are_written_all_or_none(call: Call, objectid: int, store
     assert call(set_states, objectid, {}) == {}
 
 
+def test_many_values_with_the_longest_names_are_written_together(
+    db: Database, objectid: int, second: Any
+) -> None:
+    values = {f"{number}".ljust(64 * 1024, "x"): number for number in range(140)}
+    assert db.state.thdSetStates(objectid, values) == values
+    assert get_states(second, objectid) == values
+
+
 def test_an_update_gets_the_value_and_returns_what_was_written(
     call: Call, objectid: int, stored: Stored
 ) -> None:

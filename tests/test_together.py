@@ -6,6 +6,9 @@ import contextlib
 import gc
 import random
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -978,6 +981,54 @@ def test_who_is_interrupted_while_he_submits_leaves_nothing_that_hangs(
     assert stored(objectid, "k") is ABSENT
 
 
+#: Submits, and is interrupted anywhere in that, again and again.
+INTERRUPTED = """
+import random, signal, sys, time
+import statedb
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+random.seed(1)
+signal.signal(signal.SIGALRM, interrupt)
+with statedb.connect(sys.argv[1], max_pending=100) as db:
+    objectid = db.state.thdGetObjectId("nightly", "Scheduler")
+    interrupts = 0
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        key = str(interrupts % 50)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.002))
+            while True:
+                try:
+                    db.state.setState(objectid, key, 1)
+                except statedb.QueueFullError:
+                    time.sleep(0.001)
+        except KeyboardInterrupt:
+            interrupts += 1
+        while db.stats().pending == 100:
+            time.sleep(0.001)
+        assert db.state.getState(objectid, key, 1).result(30) == 1
+    db.close()
+    print(interrupts, db.stats().pending)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timers")
+def test_who_is_interrupted_anywhere_in_submitting_blocks_nobody(url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, url],
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    interrupts, pending = map(int, done.stdout.split())
+    assert interrupts > 50
+    assert pending == 0
+
+
 def test_done_callbacks_are_called_once_and_in_their_order(db: Database, objectid: int) -> None:
     called: list[tuple[int, int]] = []
 
@@ -1094,11 +1145,13 @@ def test_values_set_at_once_are_no_more_to_a_statement_than_a_server_takes(
     statements: int,
 ) -> None:
     monkeypatch.setattr(states, "MAX_ROWS_IN_STATEMENT", 3)
-    monkeypatch.setattr(states, "MAX_CHARACTERS", 10)
     values = {f"k{number}": 10 ** (length - 1) for number, length in enumerate(lengths)}
     with statedb.connect(url) as own:
         own.state.thdGetObjects()
         sent.clear()
+        # Of two, ten for the values, and the rest for the names, as they are sent.
+        name = own.run(lambda conn: conn.binary(b"k0"))
+        monkeypatch.setattr(states, "MAX_CHARACTERS", 10 + 2 * len(name))
         assert own.state.thdSetStates(objectid, values) == values
     written = [one for one in sent if one.startswith("INSERT INTO statedb_states")]
     # SQLite takes them one by one, as executemany() gives them.

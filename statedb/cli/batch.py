@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from statedb.cli.records import Claimed, Master, Object, Record, Value
@@ -15,8 +15,10 @@ from statedb.values import encode_value
 
 #: After how many lines, or characters of JSON, there is enough for one batch.
 MOST_LINES, MOST_CHARACTERS = 4_000, 4 * 1024 * 1024
-#: How many rows one statement is about at most: SQLite takes 999 parameters.
+#: How many rows one statement is about at most, as SQLite takes 999 parameters; and how many bytes
+#: of names it has: in hexadecimal a server has to take them as one packet.
 _AT_ONCE: Final = 128
+_MOST_BYTES: Final = 1024 * 1024
 
 _Row = dict[str, Any]
 
@@ -73,19 +75,22 @@ class Batch:
     def write(self, conn: Connection) -> None:
         """Write it, within a transaction. Masters are locked before claims, as everywhere."""
         self._write_objects(conn)
-        for rows in _in_parts(self._rows_of_masters(conn)):
+        for rows in _in_parts(self._rows_of_masters(conn), lambda row: len(row["name"])):
             sql, parameters = conn.sql.for_each("upsert_masters", _columns(rows))
             conn.execute(sql, parameters)
             names = {"name_hash": [row["name_hash"] for row in rows]}
             found = conn.fetch_all(*conn.sql.for_each("select_master_ids", names))
             release_all(conn, [row[0] for row in found])
-        for rows in _in_parts(self._rows_of_claims(conn)):
+        both = ("kind", "name")
+        for rows in _in_parts(
+            self._rows_of_claims(conn), lambda row: sum(len(row[one]) for one in both)
+        ):
             conn.execute(*conn.sql.for_each("upsert_claims", _columns(rows)))
 
     def _write_objects(self, conn: Connection) -> None:
         bind = conn.binary
         ids: dict[bytes, int] = {}
-        for some in _in_parts(sorted(self._objects)):
+        for some in _in_parts(sorted(self._objects), lambda one: sum(map(len, self._objects[one]))):
             hashes = {"identity_hash": [bind(digest) for digest in some]}
             lock = conn.sql.for_each("lock_objects", hashes)
             ids.update((row[1], row[0]) for row in conn.fetch_all(*lock))
@@ -148,7 +153,14 @@ def _columns(rows: list[_Row]) -> dict[str, list[Any]]:
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
-def _in_parts(rows: Iterable[Any]) -> Iterator[list[Any]]:
-    rows = list(rows)
-    for start in range(0, len(rows), _AT_ONCE):
-        yield rows[start : start + _AT_ONCE]
+def _in_parts(rows: Iterable[Any], size: Callable[[Any], int]) -> Iterator[list[Any]]:
+    part: list[Any] = []
+    total = 0
+    for row in rows:
+        total += size(row)
+        if part and (len(part) == _AT_ONCE or total > _MOST_BYTES):
+            yield part
+            part, total = [], size(row)
+        part.append(row)
+    if part:
+        yield part
