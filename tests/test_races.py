@@ -18,7 +18,14 @@ from interposed import interpose
 import statedb
 from statedb import Database
 from statedb.masters import find_master_id
-from statedb.state import get_object_id, get_state, set_state, set_states, update_state
+from statedb.state import (
+    delete_object,
+    get_object_id,
+    get_state,
+    set_state,
+    set_states,
+    update_state,
+)
 
 Stored = Callable[[int, str], Any]
 
@@ -432,6 +439,29 @@ def test_an_object_deleted_while_its_values_are_written_leaves_none_behind(
 
         _together(work, 4)
     cursor = application().cursor()
+    cursor.execute("SELECT count(*) FROM statedb_states")
+    assert cursor.fetchone() == (0,)
+
+
+def test_an_object_that_is_deleted_at_repeatable_read_leaves_no_value_behind(
+    engine: Engine, db: Database, objectid: int, second: Any, application: Callable[..., Any]
+) -> None:
+    if engine.name == "sqlite":
+        pytest.skip("who has read there writes nothing once another was faster")
+    own = application()
+    level = "TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+    postgresql = engine.name.startswith("postgresql")
+    own.cursor().execute(f"SET SESSION {'CHARACTERISTICS AS ' if postgresql else ''}{level}")
+    own.commit()
+    assert get_state(own, objectid, "late", None) is None
+    db.state.thdSetState(objectid, "late", 1)
+    if postgresql:
+        with pytest.raises(Exception, match="could not serialize"):
+            delete_object(own, objectid)
+        own.rollback()
+    assert delete_object(own, objectid) is True
+    own.commit()
+    cursor = second.cursor()
     cursor.execute("SELECT count(*) FROM statedb_states")
     assert cursor.fetchone() == (0,)
 

@@ -17,9 +17,10 @@ CREATE TABLE IF NOT EXISTS statedb_objects (
 
 -- name: create_states_table
 -- One row per value, as ASCII text: json and jsonb refuse \u0000 and re-format. Room is left on
--- each page for the next version of a row, which then needs no new index entries.
+-- each page for the next version of a row, which then needs no new index entries. The foreign key
+-- is for who deletes an object at REPEATABLE READ: of values that his snapshot does not show it knows.
 CREATE TABLE IF NOT EXISTS statedb_states (
-  objectid bigint NOT NULL,
+  objectid bigint NOT NULL REFERENCES statedb_objects ON DELETE CASCADE,
   name_hash bytea NOT NULL,
   stamp bigint NOT NULL,
   name bytea NOT NULL,
