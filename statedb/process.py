@@ -25,8 +25,7 @@ _resources: weakref.WeakSet[Resource] = weakref.WeakSet()
 
 
 class _Fork:
-    """The fork that is under way; another thread's waits for its end, or each would spoil the
-    other's."""
+    """The fork that is under way; another thread's waits, or each would spoil the other."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -378,6 +378,32 @@ def test_an_update_that_a_set_overtakes_builds_on_it(
     assert stored(objectid, "k") == 11
 
 
+def test_an_update_that_the_engine_undid_builds_on_what_a_rival_has_written_meanwhile(
+    engine: Engine, url: str, objectid: int, stored: Stored
+) -> None:
+    if engine.name == "sqlite":
+        pytest.skip("SQLite has no deadlocks")
+    error: Exception
+    if engine.name.startswith("postgresql"):
+        import psycopg
+
+        error = psycopg.errors.DeadlockDetected("deadlock detected")
+    else:
+        import pymysql
+
+        error = pymysql.err.OperationalError(1213, "Deadlock found")
+    with contextlib.closing(engine.connect(url, autocommit=True)) as other:
+        set_state(other, objectid, "k", 1)
+
+        def rival() -> None:
+            set_state(other, objectid, "k", 10)
+            raise error  # as the engine does that has chosen this statement's transaction
+
+        with interpose("SET value =", rival), statedb.connect(url) as db:
+            assert db.state.thdUpdateState(objectid, "k", lambda value: value + 1) == 11
+    assert stored(objectid, "k") == 11
+
+
 def test_an_update_that_finds_its_value_created_meanwhile_builds_on_it(
     engine: Engine, url: str, objectid: int, stored: Stored
 ) -> None:

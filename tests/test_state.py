@@ -469,6 +469,12 @@ def test_each_call_of_a_transaction_calls_its_own_callback(db: Database, stored:
         with pytest.raises(ZeroDivisionError):
             db.state.thdAtomicCreateState(UNKNOWN, "k", refuse)
     assert stored(UNKNOWN, "k") is ABSENT
+    objectid = db.state.thdGetObjectId("nightly", "Scheduler")
+    with db.transaction():
+        assert db.state.thdAtomicCreateState(objectid, "k", lambda: 1) == 1
+        assert db.state.thdDeleteState(objectid, "k") is True
+        assert db.state.thdAtomicCreateState(objectid, "k", lambda: 2) == 2
+    assert stored(objectid, "k") == 2
 
 
 def test_each_call_of_a_transaction_reads_the_names_that_it_is_given(

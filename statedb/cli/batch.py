@@ -15,10 +15,10 @@ from statedb.values import encode_value
 
 #: After how many lines, or characters of JSON, there is enough for one batch.
 MOST_LINES, MOST_CHARACTERS = 4_000, 4 * 1024 * 1024
-#: How many rows one statement is about at most, as SQLite takes 999 parameters; and how many bytes
-#: of names it has: in hexadecimal a server has to take them as one packet.
+#: How many rows one statement is about at most: SQLite takes 999 parameters.
 _AT_ONCE: Final = 128
-_MOST_BYTES: Final = 1024 * 1024
+#: How long its names are together: a server takes them as one packet, in hexadecimal.
+_LONGEST_NAMES: Final = 1024 * 1024
 
 _Row = dict[str, Any]
 
@@ -75,16 +75,13 @@ class Batch:
     def write(self, conn: Connection) -> None:
         """Write it, within a transaction. Masters are locked before claims, as everywhere."""
         self._write_objects(conn)
-        for rows in _in_parts(self._rows_of_masters(conn), lambda row: len(row["name"])):
+        for rows in _in_parts(self._rows_of_masters(conn), _length_of_names):
             sql, parameters = conn.sql.for_each("upsert_masters", _columns(rows))
             conn.execute(sql, parameters)
             names = {"name_hash": [row["name_hash"] for row in rows]}
             found = conn.fetch_all(*conn.sql.for_each("select_master_ids", names))
             release_all(conn, [row[0] for row in found])
-        both = ("kind", "name")
-        for rows in _in_parts(
-            self._rows_of_claims(conn), lambda row: sum(len(row[one]) for one in both)
-        ):
+        for rows in _in_parts(self._rows_of_claims(conn), _length_of_names):
             conn.execute(*conn.sql.for_each("upsert_claims", _columns(rows)))
 
     def _write_objects(self, conn: Connection) -> None:
@@ -153,14 +150,18 @@ def _columns(rows: list[_Row]) -> dict[str, list[Any]]:
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
-def _in_parts(rows: Iterable[Any], size: Callable[[Any], int]) -> Iterator[list[Any]]:
+def _length_of_names(row: _Row) -> int:
+    return sum(len(row[one]) for one in ("kind", "name") if one in row)
+
+
+def _in_parts(rows: Iterable[Any], length: Callable[[Any], int]) -> Iterator[list[Any]]:
     part: list[Any] = []
     total = 0
     for row in rows:
-        total += size(row)
-        if part and (len(part) == _AT_ONCE or total > _MOST_BYTES):
+        total += length(row)
+        if part and (len(part) == _AT_ONCE or total > _LONGEST_NAMES):
             yield part
-            part, total = [], size(row)
+            part, total = [], length(row)
         part.append(row)
     if part:
         yield part
