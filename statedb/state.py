@@ -111,9 +111,10 @@ def atomic_create_state(
         conn.memo[created] = encode_value(_call_back(conn, thd_create_callback), objectid, name)
     try:
         value = _create(conn, objectid, name, row_of(conn, objectid, name, conn.memo[created]))
-    except Error:
+    except Exception as error:
         # There will be no other try, but perhaps another call in the same transaction.
-        del conn.memo[created]
+        if isinstance(error, Error) or conn.in_transaction:
+            del conn.memo[created]
         raise
     del conn.memo[created]
     return value

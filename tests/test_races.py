@@ -358,6 +358,23 @@ def test_an_update_mistakes_no_value_for_an_earlier_one_however_they_were_writte
     assert stored(objectid, "k") == [1, 2]
 
 
+def test_a_creation_that_failed_in_a_savepoint_leaves_its_value_to_no_other(
+    url: str, objectid: int, stored: Stored
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError  # as a driver's error would
+
+    with (
+        interpose("INSERT INTO statedb_states", fail),
+        statedb.connect(url) as db,
+        db.transaction() as conn,
+    ):
+        with pytest.raises(statedb.DatabaseError), conn.transaction():
+            db.state.thdAtomicCreateState(objectid, "k", lambda: 1)
+        assert db.state.thdAtomicCreateState(objectid, "k", lambda: 2) == 2
+    assert stored(objectid, "k") == 2
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_an_update_that_a_set_overtakes_builds_on_it(
     call: Call, objectid: int, second: Any, stored: Stored, several: bool
