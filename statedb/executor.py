@@ -270,7 +270,7 @@ class Executor:
                     f"the answer to a COMMIT was lost; whether the transaction took effect is"
                     f" unknown: {text_of(error)}"
                 ) from error
-            raise database_error(self.transaction, self._dialect, self._target, error) from error
+            raise database_error(begin, self._dialect, self._target, error) from error
         finally:
             self._here.connection = None
             conn.statement_timeout = None
@@ -278,7 +278,7 @@ class Executor:
 
     def _begin(self, begin: Callable[[Connection], Any]) -> tuple[Connection, Any]:
         deadline = time.monotonic() + self.timeout
-        attempts = Attempts(self.transaction, self._pool, deadline)
+        attempts = Attempts(begin, self._pool, deadline)
         while True:
             conn = self._take(attempts)
             block = begin(conn)
