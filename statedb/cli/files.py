@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TextIO
@@ -30,21 +30,23 @@ def written(name: str) -> Iterator[IO[bytes]]:
         with path.open("wb") as file:
             yield file
     else:
-        descriptor, beside = _made_beside(path)
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with _created(beside, path) as file:
                 yield file
                 file.flush()
-                os.fsync(descriptor)
-            Path(beside).replace(path)
+                os.fsync(file.fileno())
+            beside.replace(path)
         except BaseException:
-            Path(beside).unlink()
+            # Whenever it was interrupted: it has its name since before it was there.
+            beside.unlink(missing_ok=True)
             raise
 
 
-def _made_beside(path: Path) -> tuple[int, str]:
+def _created(beside: Path, path: Path) -> IO[bytes]:
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
     try:
-        return tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        return os.fdopen(os.open(beside, flags, 0o600), "wb")
     except OSError as error:
         error.filename = str(path)  # not that of which nobody has heard
         raise
