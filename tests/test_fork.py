@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -231,26 +231,67 @@ def test_a_childs_own_fork_works_too(db: Database, objectid: int, stored: Stored
     assert [stored(objectid, name) for name in ("grandchild", "child")] == [1, 2]
 
 
+#: Forks in two threads; of concurrent.futures' executors, which would have one fork at a time by a
+#: lock of their own, there is none.
+FORKING = """
+import os, sys, threading, time, warnings
+import statedb
+from statedb import process
+
+warnings.simplefilter("ignore")
+
+class Slow:
+    \"\"\"Has the first of the forks be over while the second is being prepared.\"\"\"
+    threads = []
+
+    def before_fork(self):
+        thread = threading.get_ident()
+        if thread not in self.threads:
+            self.threads.append(thread)
+            time.sleep(len(self.threads) - 1)
+
+    close = after_fork_in_parent = after_fork_in_child = lambda self: None
+
+def fork(number):
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if not any(db.run(lambda conn: conn.raw) is one for one in parents):
+                db.state.thdSetState(objectid, f"child {number}", number)
+                code = 0
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+with statedb.connect(sys.argv[1]) as db:
+    objectid = db.state.thdGetObjectId("nightly", "Scheduler")
+    slow = Slow()
+    process.attend_to(slow)
+    threads = [threading.Thread(target=fork, args=[number]) for number in range(2)]
+    with db.transaction() as conn:
+        parents = [conn.raw]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)  # they have begun, and wait for our connection to be back
+    for thread in threads:
+        thread.join()
+    db.state.thdSetState(objectid, "parent", 2)
+"""
+
+
 def test_of_two_threads_that_fork_at_once_each_has_a_child_that_is_told(
-    db: Database, objectid: int, stored: Stored
+    url: str, objectid: int, stored: Stored
 ) -> None:
-    def fork(number: int) -> None:
-        def child() -> None:
-            assert not any(db.run(lambda conn: conn.raw) is one for one in parents)
-            db.state.thdSetState(objectid, f"child {number}", number)
-            db.close()
-
-        _in_child(child)
-
-    with ThreadPoolExecutor() as threads:
-        with db.transaction():
-            parents = [conn.raw for conn in db._executor._pool._all]
-            forking = [threads.submit(fork, number) for number in range(2)]
-            time.sleep(0.3)  # they have begun, and wait for our connection to be back
-        for one in forking:
-            one.result()
-    assert [stored(objectid, f"child {number}") for number in range(2)] == [0, 1]
-    assert db.state.thdSetState(objectid, "parent", 1) == 1
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, url],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n0\n", "")
+    assert [stored(objectid, name) for name in ("child 0", "child 1", "parent")] == [0, 1, 2]
 
 
 def test_an_in_memory_database_is_a_clear_error_in_a_child() -> None:
