@@ -540,6 +540,13 @@ def test_waiters_get_connections_in_the_order_in_which_they_came(url: str, objec
         assert got == [0, 1, 2, 3, 4]
 
 
+def test_the_longest_timeout_is_taken(url: str, objectid: int, stored: Stored) -> None:
+    with statedb.connect(url, timeout=10**9) as db:
+        assert db.state.thdSetState(objectid, "k", 1) == 1
+        assert db.state.setState(objectid, "l", 2).result(30) == 2
+    assert [stored(objectid, name) for name in "kl"] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("settings", "error"),
     [

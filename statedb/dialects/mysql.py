@@ -146,7 +146,7 @@ def _connect(
         autocommit=True,
         # connect_timeout ends with TCP's handshake; the others bound each of the server's answers,
         # and TLS.
-        connect_timeout=share,
+        connect_timeout=min(share, _LONGEST),
         read_timeout=share,
         write_timeout=share,
         **options,
@@ -167,6 +167,8 @@ def _connect(
     return raw
 
 
+#: In seconds, what the server takes at most for tables, and PyMySQL for connecting: a year.
+_LONGEST = 31_536_000
 #: For rows, and for tables, which a backup or an ALTER TABLE may lock.
 _LOCK_WAITS = "innodb_lock_wait_timeout = %s, lock_wait_timeout = %s"
 
@@ -228,7 +230,7 @@ def _bound_answers(raw: Any, seconds: float) -> None:
 
 
 def _whole_seconds(seconds: float) -> int:
-    return min(max(1, int(seconds)), 2**30)
+    return min(max(1, int(seconds)), _LONGEST)
 
 
 def transaction(raw: Any) -> Transaction:
