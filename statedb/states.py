@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from statedb.connection import AnyConnection, Connection, Row, adapt
 from statedb.errors import InvalidTypeError
@@ -12,6 +12,8 @@ from statedb.objects import no_such_object
 from statedb.operation import operation
 from statedb.staterows import row_of
 from statedb.values import decode_value, encode_value
+
+T = TypeVar("T")
 
 #: Past this many names all values of the object are read and picked from: still one statement.
 MAX_NAMES_IN_STATEMENT = 500
@@ -90,21 +92,31 @@ def write_rows(conn: Connection, rows: list[dict[str, Any]]) -> None:
         # whole file, and stores side by side what comes one after the other.
         conn.execute_many(conn.sql["upsert_value"], rows)
         return
-    for some in _loads(sorted(rows, key=lambda row: (row["objectid"], row["name_hash"]))):
+    rows = sorted(rows, key=lambda row: (row["objectid"], row["name_hash"]))
+    for some in in_loads(rows, _length, MAX_ROWS_IN_STATEMENT, MAX_CHARACTERS):
         columns = {key: [row[key] for row in some] for key in some[0]}
         conn.execute(*conn.sql.for_each("upsert_values", columns))
 
 
-def _loads(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The rows in lists, each of which a server takes in one statement."""
-    load: list[dict[str, Any]] = []
-    characters = 0
+def _length(row: dict[str, Any]) -> int:
+    return len(row["value"]) + len(row["name"])
+
+
+def in_loads(
+    rows: Iterable[T], length: Callable[[T], int], most: int, longest: int
+) -> Iterator[list[T]]:
+    """The rows in lists, each of which is one statement's: so many at most, and so long together.
+
+    One alone may be longer.
+    """
+    load: list[T] = []
+    total = 0
     for row in rows:
-        own = len(row["value"]) + len(row["name"])
-        characters += own
-        if load and (len(load) == MAX_ROWS_IN_STATEMENT or characters > MAX_CHARACTERS):
+        own = length(row)
+        total += own
+        if load and (len(load) == most or total > longest):
             yield load
-            load, characters = [], own
+            load, total = [], own
         load.append(row)
     if load:
         yield load

@@ -5,15 +5,16 @@ from __future__ import annotations
 import ast
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 from conftest import ABSENT
 from engines import Engine
@@ -281,16 +282,9 @@ with statedb.connect(sys.argv[1]) as db:
 
 
 def test_of_two_threads_that_fork_at_once_each_has_a_child_that_is_told(
-    url: str, objectid: int, stored: Stored
+    url: str, objectid: int, stored: Stored, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKING, url],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n0\n", "")
+    assert documents.run(FORKING, tmp_path, url) == ["0", "0"]
     assert [stored(objectid, name) for name in ("child 0", "child 1", "parent")] == [0, 1, 2]
 
 

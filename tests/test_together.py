@@ -7,7 +7,6 @@ import gc
 import random
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -15,8 +14,10 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 from conftest import ABSENT
 from engines import Engine
@@ -1016,16 +1017,9 @@ with statedb.connect(sys.argv[1], max_pending=100) as db:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timers")
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="interrupts come between any two operations")
-def test_who_is_interrupted_anywhere_in_submitting_blocks_nobody(url: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, url],
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    interrupts, pending = map(int, done.stdout.split())
+def test_who_is_interrupted_anywhere_in_submitting_blocks_nobody(url: str, tmp_path: Path) -> None:
+    (line,) = documents.run(INTERRUPTED, tmp_path, url)
+    interrupts, pending = map(int, line.split())
     assert interrupts > 50
     assert pending == 0
 

@@ -10,7 +10,7 @@ from statedb.connection import Connection
 from statedb.masterrows import release_all
 from statedb.names import encode_and_hash, encode_name, name_hash
 from statedb.stamps import new_stamp
-from statedb.states import write_rows
+from statedb.states import in_loads, write_rows
 from statedb.values import encode_value
 
 #: After how many lines, or characters of JSON, there is enough for one batch.
@@ -155,13 +155,4 @@ def _length_of_names(row: _Row) -> int:
 
 
 def _in_parts(rows: Iterable[Any], length: Callable[[Any], int]) -> Iterator[list[Any]]:
-    part: list[Any] = []
-    total = 0
-    for row in rows:
-        total += length(row)
-        if part and (len(part) == _AT_ONCE or total > _LONGEST_NAMES):
-            yield part
-            part, total = [], length(row)
-        part.append(row)
-    if part:
-        yield part
+    return in_loads(rows, length, _AT_ONCE, _LONGEST_NAMES)
