@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from statedb.connection import AnyConnection, Connection, Row, adapt, only_read
+from statedb.connection import AnyConnection, Connection, adapt
 from statedb.errors import (
     AlreadyClaimedError,
     ClaimLostError,
@@ -14,6 +14,7 @@ from statedb.errors import (
     MasterLostError,
     UnusableConnectionError,
 )
+from statedb.link import Row, only_read
 from statedb.names import check_id, decode_name, encode_name, name_hash, shown
 from statedb.operation import operation
 from statedb.resultspec import Field, Filter, ResultSpec, integer_field, select, text_field

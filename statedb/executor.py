@@ -13,9 +13,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from statedb import process
 from statedb.attempts import Attempts, database_error, name_of, outcome_unknown, text_of
 from statedb.chronicle import Stats
-from statedb.connection import Connection, only_read
+from statedb.connection import Connection
 from statedb.dialects import Dialect
 from statedb.errors import CallTimeoutError, OutcomeUnknownError, PoolClosedError
+from statedb.link import only_read
 from statedb.operation import ALONE, Batch, Traits, traits
 from statedb.pool import Pool
 from statedb.ready import Call

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from statedb.connection import AnyConnection, Connection, Row, adapt
+from statedb.connection import AnyConnection, Connection, adapt
 from statedb.errors import OutcomeUnknownError
+from statedb.link import Row
 from statedb.masterrows import (
     MasterModel,
     change_masters,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from statedb.connection import Connection, Row
+from statedb.connection import Connection
+from statedb.link import Row
 from statedb.names import decode_name
 from statedb.times import from_microseconds
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from statedb.connection import Connection, Row
+from statedb.connection import Connection
 from statedb.errors import InvalidResultSpecError, InvalidTypeError
+from statedb.link import Row
 from statedb.names import plain_int, shown
 from statedb.times import to_microseconds
 

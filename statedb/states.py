@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from statedb.connection import AnyConnection, Connection, Row, adapt
+from statedb.connection import AnyConnection, Connection, adapt
 from statedb.errors import InvalidTypeError
+from statedb.link import Row
 from statedb.names import check_id, decode_name, encode_and_hash, shown
 from statedb.objects import no_such_object
 from statedb.operation import operation

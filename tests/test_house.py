@@ -23,9 +23,11 @@ LAYERS = (
     ("dialects.turns", "dialects.sqlite_errors", "dialects.sqlite_log"),
     ("dialects.postgresql_hosts", "dialects.postgresql_connection"),
     ("dialects.mysql_errors", "dialects.mysql_hosts", "dialects.mysql_tls"),
-    ("dialects.sqlite_connection", "dialects.postgresql_sessions"),
+    ("dialects.sqlite_connection", "dialects.postgresql_sessions", "dialects.mysql_sessions"),
     ("dialects.sqlite", "dialects.postgresql", "dialects.mysql"),
-    ("connection", "operation"),
+    ("link", "operation"),
+    ("blocks",),
+    ("connection",),
     ("resultspec",),
     ("objects", "claims", "masterrows", "staterows"),
     ("states", "batches"),
@@ -167,9 +169,9 @@ def test_sql_is_written_in_sql_files_only() -> None:
     assert found == []
 
 
-def test_only_dialects_and_connections_change_settings_and_end_transactions() -> None:
+def test_only_dialects_and_blocks_change_settings_and_end_transactions() -> None:
     found = {module for module, _, text in _literals() if SETTING.match(text)}
-    assert {module for module in found if not _in_dialects(module)} <= {"connection"}
+    assert {module for module in found if not _in_dialects(module)} <= {"blocks"}
 
 
 def test_only_dialects_know_an_engine() -> None:
@@ -193,12 +195,12 @@ def test_nobody_asks_a_dialect_for_its_name() -> None:
     assert found == []
 
 
-def test_only_a_connection_touches_a_cursor() -> None:
+def test_only_a_link_touches_a_cursor() -> None:
     found = [
         (module, line, f"{owner}.{name}")
         for module, line, owner, name in _calls()
         if name in CURSOR_METHODS or (name == "execute" and owner != "conn")
-        if module != "connection" and not _in_dialects(module)
+        if module != "link" and not _in_dialects(module)
         # A framework's own, which it gives only where it would be used, and which is not.
         if (module, name) != ("wrappers", "cursor")
     ]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from statedb.connection import Connection, Row
+from statedb.connection import Connection
+from statedb.link import Row
 from statedb.names import decode_name
 from statedb.objects import ObjectModel, get_objects
 from statedb.resultspec import Filter, ResultSpec

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import time
 import urllib.parse
 from dataclasses import dataclass, field
@@ -15,7 +13,6 @@ from pymysql.cursors import Cursor
 
 from statedb.dialects import Dialect, Transaction, mysql_tls
 from statedb.dialects.mysql_errors import (
-    code,
     failure,
     is_distrust,
     is_unique_violation,
@@ -23,18 +20,25 @@ from statedb.dialects.mysql_errors import (
     spoils,
 )
 from statedb.dialects.mysql_hosts import PATIENCE, Host, Hosts
+from statedb.dialects.mysql_sessions import (
+    LONGEST,
+    OwnConnection,
+    bound_answers,
+    check_serves,
+    end_session,
+    limit_lock_wait,
+    outlast,
+    set_up,
+)
 from statedb.dialects.sockets import keep_alive, readability_check, shut_down
 from statedb.dialects.urls import check_percent_encoded, check_port
 from statedb.errors import InvalidURLError
-from statedb.sqlfiles import Statements, hexadecimal_parameters, shipped
+from statedb.sqlfiles import hexadecimal_parameters, shipped
 
 _FORM = "mysql://user:password@host1:3306,host2:3306/database"
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _TEXTS = ("unix_socket", *mysql_tls.TEXTS)
 _SWITCHES = mysql_tls.SWITCHES
-#: Of wsrep_sync_wait: before SELECT and BEGIN (1), UPDATE and DELETE (2), INSERT (4).
-_BEFORE_ALL = 7
-_UNKNOWN_VARIABLE, _READ_ONLY = 1193, 1836
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,6 @@ def _options(query: str) -> dict[str, Any]:
     return options
 
 
-class OwnConnection(pymysql.Connection):
-    """A connection whose session has a name on its server."""
-
-    session: str | None = None
-
-
 def connect(target: MySQLTarget, timeout: float) -> pymysql.Connection[Any]:
     deadline = time.monotonic() + timeout
     *others, last = target.known.in_turn()
@@ -146,7 +144,7 @@ def _connect(
         autocommit=True,
         # connect_timeout ends with TCP's handshake; the others bound each of the server's answers,
         # and TLS.
-        connect_timeout=min(share, _LONGEST),
+        connect_timeout=min(share, LONGEST),
         read_timeout=share,
         write_timeout=share,
         **options,
@@ -154,83 +152,15 @@ def _connect(
     )
     try:
         keep_alive(_descriptor(raw))
-        _bound_answers(raw, max(0.1, deadline - time.monotonic()))
-        with raw.cursor(Cursor) as cursor:
-            raw.session = f"statedb {secrets.token_hex(8)}"
-            _set_up(cursor, raw.session, timeout)
-            if len(target.hosts) > 1:
-                _check_serves(cursor, host)
+        bound_answers(raw, max(0.1, deadline - time.monotonic()))
+        set_up(raw, timeout)
+        if len(target.hosts) > 1:
+            check_serves(raw)
     except BaseException:
         raw.close()
         raise
-    _outlast(raw, timeout)
+    outlast(raw, timeout)
     return raw
-
-
-#: In seconds, what the server takes at most for tables, and PyMySQL for connecting: a year.
-_LONGEST = 31_536_000
-#: For rows, and for tables, which a backup or an ALTER TABLE may lock.
-_LOCK_WAITS = "innodb_lock_wait_timeout = %s, lock_wait_timeout = %s"
-
-
-def _set_up(cursor: Any, session: str, timeout: float) -> None:
-    cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
-    settings = (
-        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
-        f" time_zone = '+00:00', {_LOCK_WAITS}, @statedb_session = GET_LOCK(%s, 0)"
-    )
-    parameters = [*2 * [_whole_seconds(timeout)], session]
-    try:
-        # A node of Galera first applies what the others have committed before: else it would not
-        # show what was acknowledged, and a check-in, say, would find no row.
-        cursor.execute(f"{settings}, wsrep_sync_wait = {_BEFORE_ALL}", parameters)
-    except pymysql.MySQLError as error:
-        if code(error) != _UNKNOWN_VARIABLE:
-            raise
-        cursor.execute(settings, parameters)
-
-
-def _check_serves(cursor: Any, host: Host) -> None:
-    """Raise what the server would say later, unless it takes writes: another may."""
-    cursor.execute("SHOW VARIABLES WHERE Variable_name IN ('read_only', 'innodb_read_only')")
-    if any(value != "OFF" for _, value in cursor.fetchall()):
-        raise pymysql.OperationalError(_READ_ONLY, f"{host[0]}:{host[1]} is read-only")
-    # A node of Galera without a quorum answers the above, but not this.
-    cursor.execute("COMMIT")
-
-
-def end_session(cursor: Any, sql: Statements, session: str) -> bool:
-    cursor.execute(sql["select_session_id"], {"session": session})
-    ((session_id,),) = cursor.fetchall()
-    if session_id is None:
-        return True
-    with contextlib.suppress(pymysql.OperationalError):  # it is over just now
-        cursor.execute(sql["kill_session"], {"session_id": session_id})
-    cursor.execute(sql["select_session_awaited"], {"session": session})
-    return False
-
-
-def limit_lock_wait(raw: pymysql.Connection[Any], seconds: float) -> None:
-    _outlast(raw, seconds)
-    with raw.cursor(Cursor) as cursor:
-        cursor.execute(f"SET SESSION {_LOCK_WAITS}", 2 * [_whole_seconds(seconds)])
-
-
-def _outlast(raw: Any, seconds: float) -> None:
-    """Have PyMySQL wait for an answer a little longer than the server waits for a lock.
-
-    A silent server is noticed earlier, by the call's deadline.
-    """
-    _bound_answers(raw, max(seconds, _whole_seconds(seconds)) + 1)
-
-
-def _bound_answers(raw: Any, seconds: float) -> None:
-    # PyMySQL has no public way to change this.
-    raw._read_timeout = raw._write_timeout = seconds
-
-
-def _whole_seconds(seconds: float) -> int:
-    return min(max(1, int(seconds)), _LONGEST)
 
 
 def transaction(raw: Any) -> Transaction:
