@@ -125,7 +125,7 @@ def _cause(error: Exception, conn: Connection | None) -> Exception | None:
         # Nothing of a caller's has run yet: all that is not ours comes of connecting.
         return None if isinstance(error, Error) else error
     for candidate in (error, error.__cause__ if isinstance(error, DatabaseError) else None):
-        if candidate is not None and candidate is conn.error:
+        if candidate is conn.error:
             return conn.error
     return None
 

@@ -30,6 +30,7 @@ from statedb.pool import Pool
 pytestmark = pytest.mark.once
 
 TIMEOUT = 10.0
+NOW = 1_000.0
 
 
 class _Met(Exception):
@@ -66,7 +67,7 @@ def _pool(*, timeout: float = TIMEOUT, least_lock_wait: float = 0.0) -> Pool:
 
 @pytest.fixture(autouse=True)
 def _no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(attempts, "time", SimpleNamespace(monotonic=lambda: NOW))
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ Function = Callable[[Connection], None]
 def _begin(
     function: Function, pool: Pool, left: float = TIMEOUT, *, in_doubt: bool = False
 ) -> Attempts:
-    return Attempts(function, pool, left, in_doubt)
+    return Attempts(function, pool, NOW + left, in_doubt)
 
 
 def _meet(
@@ -220,7 +221,7 @@ def test_a_lock_is_waited_for_once_more_where_the_server_has_time_to_answer(
     pool = _pool(least_lock_wait=least_lock_wait)
     _meet(_begin(reads, pool, needed + 0.001), conn, _Met(failure))
     with pytest.raises(CallTimeoutError) as raised:
-        _meet(_begin(reads, pool, needed), conn, _Met(failure))
+        _meet(_begin(reads, pool, needed - 0.001), conn, _Met(failure))
     assert str(raised.value) == (
         "reads did not get done within 10 s, in one try: _Met: it happened"
     )
@@ -234,14 +235,14 @@ def test_a_new_connection_is_asked_where_there_is_time_for_one(
     pool = _pool(timeout=timeout, least_lock_wait=3.0)
     _meet(_begin(reads, pool, needed + 0.001), conn, _Met(failure))
     with pytest.raises(CallTimeoutError, match=f"within {timeout:g} s, in one try"):
-        _meet(_begin(reads, pool, needed), conn, _Met(failure))
+        _meet(_begin(reads, pool, needed - 0.001), conn, _Met(failure))
 
 
 def test_who_runs_out_of_time_hears_how_often_it_was_tried(pool: Pool, conn: Connection) -> None:
     one = _begin(writes_repeatably, pool)
     for _ in range(2):
         _meet(one, conn, _Met(Failure.BUSY))
-    one.deadline = 0.0
+    one.deadline = NOW
     with pytest.raises(CallTimeoutError, match="in 3 tries: _Met: it happened"):
         _meet(one, conn, _Met(Failure.BUSY))
 
@@ -348,16 +349,19 @@ def test_an_error_of_ours_that_comes_of_no_wait_is_told_though_an_earlier_try_is
         _begin(reads, pool, in_doubt=True).failed(InvalidValueError("not this"))
 
 
-def test_who_cannot_connect_is_told_whereto(pool: Pool) -> None:
-    with pytest.raises(DatabaseError) as raised:
-        _begin(reads, pool).failed(_Met(None))
-    assert str(raised.value) == "reads failed: cannot open example://db: _Met: it happened"
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_who_cannot_connect_is_told_whereto(function: Function, pool: Pool) -> None:
+    with pytest.raises(DatabaseError, match="failed: cannot open example://db: _Met: it happened"):
+        _begin(function, pool).failed(_Met(None))
 
 
-def test_who_cannot_connect_yet_tries_again(pool: Pool) -> None:
-    _begin(reads, pool).failed(_Met(Failure.REFUSED))
-    with pytest.raises(CallTimeoutError, match="in one try: cannot open example://db: _Met: it"):
-        _begin(reads, pool, 0.0).failed(_Met(Failure.REFUSED))
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_who_cannot_connect_yet_tries_again(function: Function, pool: Pool) -> None:
+    one = _begin(function, pool)
+    one.failed(_Met(Failure.REFUSED))
+    one.deadline = NOW
+    with pytest.raises(CallTimeoutError, match="in 2 tries: cannot open example://db: _Met: it"):
+        one.failed(_Met(Failure.REFUSED))
 
 
 def test_an_error_says_what_to_do_about_it(pool: Pool, conn: Connection) -> None:
