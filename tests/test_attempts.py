@@ -144,12 +144,13 @@ def test_what_has_surely_changed_nothing_is_tried_again(
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("left", [TIMEOUT, 0.0])
 def test_what_waiting_does_not_mend_is_told_at_once(
-    function: Function, pool: Pool, conn: Connection
+    left: float, function: Function, pool: Pool, conn: Connection
 ) -> None:
     error = _Met(None)
     with pytest.raises(DatabaseError) as raised:
-        _meet(_begin(function, pool), conn, error)
+        _meet(_begin(function, pool, left), conn, error)
     assert type(raised.value) is DatabaseError
     assert raised.value.__cause__ is error
     assert str(raised.value) == (f"{function.__name__} failed in example://db: _Met: it happened")
