@@ -46,7 +46,7 @@ def take_place(conn: Connection, name: str, expire_after: float) -> Place:
             if conn.execute(conn.sql["update_master_joined"], number | key):
                 break
         release_all(conn, [key["masterid"]])
-        (incarnation,) = conn.fetch_one(conn.sql["select_incarnation"], key) or (0,)
+        ((incarnation,),) = conn.fetch_all(conn.sql["select_incarnation"], key)
     return Place(key["masterid"], incarnation)
 
 
