@@ -55,6 +55,30 @@ def test_ids_that_are_remembered_are_not_without_number(
     assert [db.state.thdGetObjectId(name, "B") for name in names] == ids
 
 
+class _Chameleon(str):
+    """A text that takes itself for any other."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("nightly")
+
+
+def test_a_name_is_what_it_says_whatever_it_claims_to_equal(db: Database) -> None:
+    pairs = [
+        *((_Chameleon("daily"), "nightly"), ("nightly", _Chameleon("daily"))),
+        *(("nightly", "nightly"), (_Chameleon("weekly"), "nightly")),
+        *(("nightly", _Chameleon("weekly")), ("nightly", "nightly")),
+    ]
+    ids = [db.state.thdGetObjectId(*pair) for pair in pairs]
+    assert ids[2] == ids[5]
+    assert len(set(ids)) == 5
+    assert [db.state.getObjectId(*pair).result() for pair in pairs] == ids
+
+
 def test_an_id_that_is_remembered_is_asked_for_anew_after_a_minute(
     db: Database, second: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
