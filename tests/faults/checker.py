@@ -11,59 +11,85 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from faults.operations import ABSENT, ANYTHING, PRESENT, UNTOUCHED, Operation, fits
-from faults.unfinished import Begun, Unfinished, World
+from faults.unfinished import Begun, Change, Moment, Unfinished, World
 
-#: How many explanations are looked at; then more, and in the end all.
-_BREADTHS = (50, 1_000, 20_000, math.inf)
+
+class _Extent(NamedTuple):
+    #: How many moments it goes back from the one that nothing explains.
+    back: float
+    #: How many explanations are looked at until that moment is past.
+    breadth: float
+
+
+# One explanation is enough, and mostly it is among the simplest. Where it is not, what was passed
+# over was so a few moments before; in the end it is all of them from the beginning.
+_EXTENTS = (
+    *(_Extent(0, 5), _Extent(10, 50), _Extent(20, 300), _Extent(40, 1_000)),
+    *(_Extent(100, 3_000), _Extent(300, 10_000), _Extent(1_000, 20_000)),
+    _Extent(math.inf, math.inf),
+)
 
 
 def violation(operations: Iterable[Operation], initial: Any = ABSENT) -> Operation | None:
     """The first operation that no order explains; None where one explains them all."""
-    numbered = sorted(operations, key=lambda one: one.start)
-    # One explanation is enough, and mostly it is among the simplest.
-    for breadth in _BREADTHS:
-        wrong = _violation(numbered, initial, breadth)
-        if wrong is None:
-            break
-    return wrong
+    history = sorted(operations, key=lambda one: one.start)
+    moments = _moments(history)
+    unfinished = Unfinished(history)
+    worlds = {World(initial, frozenset(), frozenset())}
+    before: dict[int, set[World]] = {}
+    place, stuck, extent = 0, -1, 0
+    while place < len(moments):
+        if extent < len(_EXTENTS) - 1:  # all of them would be too many to keep
+            before[place] = worlds
+        worlds = _pass(moments[place], worlds, unfinished, _EXTENTS[extent].breadth)
+        if worlds:
+            if place > stuck:
+                extent = 0
+            place += 1
+            continue
+        if extent == len(_EXTENTS) - 1:
+            return history[moments[place][2]]
+        extent = extent + 1 if place <= stuck else 1
+        stuck = max(stuck, place)
+        place = max(one for one in before if one <= max(0, stuck - _EXTENTS[extent].back))
+        worlds = before[place]
+        unfinished = Unfinished(history)
+        for moment in moments[:place]:
+            unfinished.pass_by(moment)
+    return None
 
 
-def _violation(numbered: list[Operation], initial: Any, breadth: float) -> Operation | None:
-    """The first operation that none of the explanations explains that were looked at."""
-    # Of what happens at the same time the start comes first: it is not known to be later.
-    moments = [(float(one.start), 0, number) for number, one in enumerate(numbered)]
-    moments += [(one.end, 2, number) for number, one in enumerate(numbered)]
+def _moments(history: list[Operation]) -> list[Moment]:
+    """All that happens in a history, in its order."""
+    moments = [(float(one.start), Change.START, number) for number, one in enumerate(history)]
+    moments += [(one.end, Change.END, number) for number, one in enumerate(history)]
     moments += [
-        (one.tried_until, 1, number)
-        for number, one in enumerate(numbered)
+        (one.tried_until, Change.LAST_TRY, number)
+        for number, one in enumerate(history)
         if one.tries is not None and one.tried_until < one.end
     ]
-    worlds = {World(initial, frozenset(), frozenset())}
-    unfinished = Unfinished(numbered)
-    for time, what, number in sorted(moments):
-        if time == math.inf:
-            break
-        if what == 0:
-            unfinished.add(number, numbered[number])
-            worlds = {unfinished.read_in(world) for world in worlds}
-            continue
-        if what == 1:
-            worlds = _after(worlds, unfinished, None, breadth)
-            worlds |= _after_tries(worlds, unfinished, number)
-            del unfinished.trying[number]
-        else:
-            worlds = _after(worlds, unfinished, number, breadth)
-            unfinished.remove(number)
-        if not worlds:
-            return numbered[number]
-        worlds = _likelier(worlds, unfinished)
-        if len(worlds) > breadth:
-            simplest = sorted(worlds, key=lambda world: len(world.begun))
-            worlds = set(simplest[: int(breadth)])
-    return None
+    return sorted(moment for moment in moments if moment[0] < math.inf)
+
+
+def _pass(moment: Moment, worlds: set[World], unfinished: Unfinished, breadth: float) -> set[World]:
+    """Of the worlds before a moment those after it, the simplest of them; none if it is wrong."""
+    _, change, number = moment
+    if change is Change.START:
+        unfinished.pass_by(moment)
+        return {unfinished.read_in(world) for world in worlds}
+    if change is Change.END:
+        worlds = _after(worlds, unfinished, number, breadth)
+    else:
+        worlds = _after(worlds, unfinished, None, breadth)
+        worlds |= _after_tries(worlds, unfinished, number)
+    unfinished.pass_by(moment)
+    worlds = _likelier(worlds, unfinished)
+    if len(worlds) > breadth:
+        worlds = set(sorted(worlds, key=lambda world: len(world.begun))[: int(breadth)])
+    return worlds
 
 
 def _after(

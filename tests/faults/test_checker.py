@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from faults.checker import violation
+from faults import checker
+from faults.checker import _Extent, violation
 from faults.operations import (
     ABSENT,
     ANYTHING,
@@ -21,6 +23,7 @@ from faults.operations import (
     read,
     write,
 )
+from faults.unfinished import Unfinished
 
 
 def _one(
@@ -180,6 +183,26 @@ def _some_way(chance: random.Random, number: int) -> Way:
     )
 
 
+@pytest.fixture(params=["as it is", "narrow"])
+def extent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """So narrow that small histories too have it go back, and look at more."""
+    made: list[Unfinished] = []
+
+    def unfinished(history: list[Operation]) -> Unfinished:
+        made.append(Unfinished(history))
+        return made[-1]
+
+    if request.param == "narrow":
+        extents = [_Extent(0, 1), _Extent(1, 1), _Extent(3, 2), _Extent(math.inf, math.inf)]
+        monkeypatch.setattr(checker, "_EXTENTS", extents)
+        monkeypatch.setattr(checker, "Unfinished", unfinished)
+    yield
+    if request.param == "narrow":
+        # One for each history, of which there are sixty, and one each time that it goes back.
+        assert len(made) > 80
+
+
+@pytest.mark.usefixtures("extent")
 @pytest.mark.parametrize("seed", range(20))
 def test_it_agrees_with_trying_every_order(seed: int) -> None:
     chance = random.Random(seed)
@@ -196,6 +219,7 @@ def test_it_agrees_with_trying_every_order(seed: int) -> None:
     assert 0 < explained < 60
 
 
+@pytest.mark.usefixtures("extent")
 @pytest.mark.parametrize("seed", range(20))
 def test_it_does_so_of_what_was_lost_and_of_what_was_done_again(seed: int) -> None:
     chance = random.Random(seed)

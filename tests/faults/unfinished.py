@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections import Counter, defaultdict
 from typing import Any, NamedTuple
@@ -10,6 +11,19 @@ from faults.operations import ABSENT, ANYTHING, PRESENT, UNTOUCHED, Operation, S
 
 #: Of an operation that has begun to happen: its number, its way's, and how many of its steps have.
 Begun = tuple[int, int, int]
+
+
+class Change(enum.IntEnum):
+    """What there is at a moment; of what is at the same time the start comes first, which is not
+    known to be later."""
+
+    START = 0
+    LAST_TRY = 1
+    END = 2
+
+
+#: When something happened, what, and to which operation.
+Moment = tuple[float, Change, int]
 
 
 class World(NamedTuple):
@@ -26,6 +40,7 @@ class Unfinished:
     """The operations under way, by their numbers."""
 
     def __init__(self, history: list[Operation]) -> None:
+        self._history = history
         self.operations: dict[int, Operation] = {}
         #: Who needs a value: of those that have begun, and how many others will.
         self._needing: dict[Any, set[int]] = defaultdict(set)
@@ -44,8 +59,18 @@ class Unfinished:
         #: What their steps have to find, and how many of them.
         self._expected: Counter[Any] = Counter()
 
-    def add(self, number: int, operation: Operation) -> None:
-        self.operations[number] = operation
+    def pass_by(self, moment: Moment) -> None:
+        """Take note of what a moment brought."""
+        _, change, number = moment
+        if change is Change.START:
+            self._begin(number)
+        elif change is Change.LAST_TRY:
+            del self.trying[number]
+        else:
+            self._end(number)
+
+    def _begin(self, number: int) -> None:
+        operation = self.operations[number] = self._history[number]
         self._expected.update(operation.expected)
         for value in operation.needed:
             self._needing[value].add(number)
@@ -61,7 +86,7 @@ class Unfinished:
             if must_happen and all(way[0][0] is ANYTHING and not way[1:] for way in operation.ways):
                 self.blind.add(number)
 
-    def remove(self, number: int) -> None:
+    def _end(self, number: int) -> None:
         operation = self.operations.pop(number)
         self._expected.subtract(operation.expected)
         for value in operation.needed:
