@@ -313,6 +313,18 @@ def test_a_deletion_whose_answer_was_lost_is_unknown(
 
 
 @pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
+def test_an_object_whose_deletion_is_unknown_is_looked_up_anew(
+    far: Database, proxy: Proxy, cut: str
+) -> None:
+    first = far.state.thdGetObjectId("nightly", "Scheduler")
+    getattr(proxy, cut)(COMMIT)
+    with pytest.raises(OutcomeUnknownError):
+        far.state.thdDeleteObject(first)
+    is_there = far.state.thdGetObjectId("nightly", "Scheduler") == first
+    assert is_there is (cut == "cut_before")
+
+
+@pytest.mark.parametrize("cut", ["cut_after", "cut_before"])
 def test_a_deletion_that_cannot_have_been_committed_is_done_again(
     ask: Ask, proxy: Proxy, objectid: int, db: Database, stored: Stored, cut: str
 ) -> None:
