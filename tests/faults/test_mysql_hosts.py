@@ -24,7 +24,7 @@ from servers import Server, free_port
 
 import statedb
 from statedb import CallTimeoutError, Connection, Database, DatabaseError, dialects
-from statedb.dialects import Failure, mysql
+from statedb.dialects import Failure, mysql_sessions
 
 THESE = [one for one in ENGINES if isinstance(one, MySQL)]
 # Where none of them is under test there is nothing here to collect.
@@ -328,7 +328,7 @@ def test_a_wrong_account_is_an_error_at_once_though_there_is_another_host(
 def test_a_server_that_knows_nothing_of_galera_is_told_the_rest(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mysql, "_BEFORE_ALL", "0, no_such_variable = 1")
+    monkeypatch.setattr(mysql_sessions, "_BEFORE_ALL", "0, no_such_variable = 1")
     with statedb.connect(url, timeout=7.0) as db:
         asked = "SELECT @@time_zone, @@sql_mode, @@innodb_lock_wait_timeout"
         found = db.run(lambda conn: conn.fetch_one(asked))
