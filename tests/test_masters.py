@@ -1168,6 +1168,7 @@ def test_futures_on_one_master_are_done_in_the_order_in_which_they_were_submitte
             masters.release(masterid, "scheduler", "nightly"),
             masters.getClaims(masterid),
             masters.claim(masterid, "scheduler", "nightly"),
+            masters.getClaims(),
             masters.getMaster(masterid),
             masters.setMasterState(masterid, False),
             masters.getClaims(masterid),
@@ -1177,10 +1178,10 @@ def test_futures_on_one_master_are_done_in_the_order_in_which_they_were_submitte
         results: list[Any] = [future.result(timeout=60) for future in futures]
         first = Claim("scheduler", "nightly", masterid, 2 * turn + 1)
         again = Claim("scheduler", "nightly", masterid, 2 * turn + 2)
-        assert results[:6] == [True, first, [first], True, [], again]
-        assert results[6].active is True
-        assert results[7:10] == [True, [], []]
-        assert [one.active for one in results[10]] == [False]
+        assert results[:7] == [True, first, [first], True, [], again, [again]]
+        assert results[7].active is True
+        assert results[8:11] == [True, [], []]
+        assert [one.active for one in results[11]] == [False]
     assert get_claims(second) == []
 
 
