@@ -64,11 +64,12 @@ def _read() -> Reading:
 
 
 def _serve(pipe: Pipe, url: str, name: str, timeout: float) -> None:
-    """Be a member, and carry out orders."""
+    """Become a member, say so, and carry out orders."""
     expired: list[Any] = []
     with statedb.connect(url, pool_size=THREADS, timeout=timeout) as db:
         join = partial(db.masters.join, interval=0.5, expire_after=EXPIRE_AFTER)
         with join(name, on_expired=expired.extend) as member:
+            pipe.send("joined")
             while (order := pipe.recv()) is not None:
                 until = None if order.calls is not None else pipe.recv
                 errors = [repr(error) for error in obey(db, order, name, until)]
@@ -135,6 +136,8 @@ def _assert_flat(what: str, figures: list[float], slack: float) -> None:
 def _crew(url: str) -> Iterator[list[Caller]]:
     crew = [Caller(url, TIMEOUT, _serve) for _ in range(LABOURERS)]
     try:
+        for caller in crew:
+            assert caller.report() == "joined"
         yield crew
     finally:
         for caller in crew:
@@ -149,7 +152,9 @@ def _labour(url: str, db: Database, crew: list[Caller], logs: Path, number: int)
     for caller in crew:
         caller.begin(order._replace(calls=CALLS))
     victim.begin(order)
-    time.sleep(random.Random(number).uniform(0.2, 1.0))
+    # Who is killed before has left nothing to be expired.
+    assert victim.report() == "joined"
+    time.sleep(random.Random(number).uniform(0.0, 0.8))
     victim.kill()
     reports: list[Report] = [caller.report() for caller in crew]
     assert [error for report in reports for error in report.errors] == []
