@@ -284,6 +284,7 @@ def test_a_url_that_does_not_fit_together_is_refused(rest: str) -> None:
             {"sslmode": "require"},
         ),
         ("/db?pooler=session&host=/a@b?c", Pooler.SESSION, {"host": "/a@b?c"}),
+        ("host?host=/a@b&pooler=session", Pooler.SESSION, {"host": "/a@b"}),
         ("u:a?pooler=b@host/db?pooler=session", Pooler.SESSION, {"password": "a?pooler=b"}),
     ],
 )

@@ -26,7 +26,7 @@ from statedb.dialects.postgresql_connection import (
 from statedb.dialects.postgresql_hosts import NotConnected, split
 from statedb.dialects.postgresql_sessions import Pooler, open_session
 from statedb.dialects.sockets import readability_check, shut_down
-from statedb.dialects.urls import check_percent_encoded, check_port
+from statedb.dialects.urls import check_percent_encoded, check_port, part_query
 from statedb.errors import InvalidURLError
 from statedb.sqlfiles import Statements, shipped
 
@@ -86,10 +86,8 @@ def parse(url: str) -> PostgreSQLTarget:
 
 def _without_pooler(rest: str) -> tuple[str, Pooler]:
     """What follows a URL's scheme without the parameter that is not libpq's; and what it says."""
-    # A password may hold a question mark, as libpq sees it.
-    ends = [end for end in (rest.find("@"), rest.find("/")) if end >= 0]
-    place, mark, query = rest[min(ends, default=0) :].partition("?")
-    words = query.split("&")
+    place, query = part_query(rest)
+    words = query.removeprefix("?").split("&")
     told = [word.partition("=")[2] for word in words if word.partition("=")[0] == "pooler"]
     if not told:
         return rest, Pooler.NONE
@@ -98,7 +96,7 @@ def _without_pooler(rest: str) -> tuple[str, Pooler]:
             "pooler in a PostgreSQL URL is session or transaction, and there once"
         )
     kept = "&".join(word for word in words if word.partition("=")[0] != "pooler")
-    return rest[: min(ends, default=0)] + place + (mark + kept if kept else ""), Pooler(told[0])
+    return f"{place}?{kept}" if kept else place, Pooler(told[0])
 
 
 def connect(target: PostgreSQLTarget, timeout: float) -> psycopg.Connection[Any]:

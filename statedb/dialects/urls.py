@@ -13,9 +13,21 @@ def check_percent_encoded(url: str, form: str) -> None:
     # libpq ends at a NUL, and would take what stands before it for the host and port.
     if any(one == "\0" or "\ud800" <= one <= "\udfff" for one in url):
         raise InvalidURLError(f"a URL holds no NUL and no lone surrogate: {form}")
-    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    authority, _, path = part_query(url.partition("://")[2])[0].partition("/")
     if authority.count("@") > 1 or "@" in path:
         raise InvalidURLError(f"'@' and '/' in a URL's password are written %40 and %2F: {form}")
+
+
+def part_query(rest: str) -> tuple[str, str]:
+    """What follows a URL's scheme, without its query; and that, with its question mark.
+
+    As libpq sees it, in whose URLs a question mark before the ``@`` is the password's.
+    """
+    user, at, place = rest.partition("@")
+    if not at or "/" in user:
+        user, at, place = "", "", rest
+    place, mark, query = place.partition("?")
+    return user + at + place, mark + query
 
 
 def check_port(port: str, form: str) -> None:

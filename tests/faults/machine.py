@@ -142,7 +142,8 @@ class Machine(RuleBasedStateMachine):
             self.model.add_object(found[1], name, class_name)
             wanted = found
         objectid: int = self._compare(wanted, found) or 0
-        if objectid and self._owner != "application" and caller in ("sync", "future"):
+        # In a transaction none is: what it adds may be undone, and its id given once more.
+        if objectid and not self._owner and caller in ("sync", "future"):
             self.bench.remembered.setdefault(pair, set()).add(objectid)
         return objectid
 
