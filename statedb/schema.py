@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from statedb.connection import AnyConnection, Connection, adapt
@@ -92,11 +93,7 @@ def upgrade(conn: AnyConnection) -> int:
 def _give_up(conn: Connection) -> None:
     """Give back the lock: closing it does, of a connection that is not an application's."""
     conn.broken = conn.owned
-    if conn.owned:
-        return
-    try:
-        conn.fetch_one(conn.sql["unlock_schema"])
-    except Exception as error:
+    if not conn.owned:
         # In a transaction that has failed nothing can be done, nor need it: its end unlocks.
-        if not conn.dialect.is_driver_error(error):
-            raise
+        with contextlib.suppress(Exception):
+            conn.fetch_one(conn.sql["unlock_schema"])

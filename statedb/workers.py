@@ -99,8 +99,6 @@ class Workers:
         call.withdrawn = True
         if not call.waits:
             self._free(call)
-        if self._closing and not self._pending:
-            self._wake_all()
 
     def _rouse(self) -> None:
         """See to it that some thread takes what is ready; lock held."""

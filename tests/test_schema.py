@@ -263,6 +263,26 @@ def test_an_upgrade_that_fails_on_an_applications_connection_keeps_no_lock(
         _execute(engine, empty, f"DROP USER {account}")
 
 
+def test_an_upgrade_that_fails_in_an_applications_transaction_says_why_and_leaves_nothing(
+    engine: Engine, empty: str
+) -> None:
+    if not engine.name.startswith("postgresql"):
+        pytest.skip("PostgreSQL only: elsewhere a failure ends no transaction")
+    role = f"weak_{os.getpid()}"
+    _execute(engine, empty, f"CREATE ROLE {role} LOGIN")
+    try:
+        weak = empty.replace("postgres@", f"{role}@")
+        with contextlib.closing(engine.connect(weak)) as own:
+            # Not that the transaction, in which a lock could be given back, has failed.
+            with pytest.raises(own.ProgrammingError, match="permission denied"):
+                schema.upgrade(own)
+            own.rollback()
+            with statedb.connect(empty, timeout=5) as db:
+                db.upgrade()
+    finally:
+        _execute(engine, empty, f"DROP ROLE {role}")
+
+
 def test_each_schema_of_a_database_has_tables_of_its_own(engine: Engine, fresh: str) -> None:
     if not engine.name.startswith("postgresql"):
         pytest.skip("PostgreSQL only")
