@@ -282,11 +282,11 @@ def test_a_wait_for_a_lock_is_ended_by_the_server(
     statedb.state.set_state(second, objectid, "x", "before")
     other = application()
     statedb.state.set_state(other, objectid, "x", "other's")
-    with PgBouncer(port, mode) as pooler, pooled(pooler, name, mode, timeout=3.0) as db:
+    with PgBouncer(port, mode) as pooler, pooled(pooler, name, mode, timeout=1.0) as db:
         began = time.monotonic()
         with pytest.raises(CallTimeoutError, match="lock timeout"):
             db.state.thdSetState(objectid, "x", "late")
-        assert time.monotonic() - began < 3 + GRACE
+        assert time.monotonic() - began < 1 + GRACE
         # What stays for longer between two calls has another bound.
         other.commit()
         assert db.state.thdSetState(objectid, "y", 1) == 1
