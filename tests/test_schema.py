@@ -230,17 +230,26 @@ def test_many_processes_that_create_the_tables_at_once_agree(engine: Engine, emp
     assert results[0][0] == 1
 
 
+@contextlib.contextmanager
+def _weak_role(engine: Engine, url: str) -> Iterator[str]:
+    """A PostgreSQL URL by which no tables can be made."""
+    role = f"weak_{os.getpid()}"
+    _execute(engine, url, f"CREATE ROLE {role} LOGIN")
+    try:
+        yield url.replace("postgres@", f"{role}@")
+    finally:
+        _execute(engine, url, f"DROP ROLE {role}")
+
+
 def test_without_the_right_to_create_tables_the_error_says_so(engine: Engine, empty: str) -> None:
     if not engine.name.startswith("postgresql"):
         pytest.skip("PostgreSQL only")
-    role = f"weak_{os.getpid()}"
-    _execute(engine, empty, f"CREATE ROLE {role} LOGIN")
-    try:
-        weak = empty.replace("postgres@", f"{role}@")
-        with statedb.connect(weak) as db, pytest.raises(DatabaseError, match="permission denied"):
-            db.upgrade()
-    finally:
-        _execute(engine, empty, f"DROP ROLE {role}")
+    with (
+        _weak_role(engine, empty) as weak,
+        statedb.connect(weak) as db,
+        pytest.raises(DatabaseError, match="permission denied"),
+    ):
+        db.upgrade()
 
 
 def test_an_upgrade_that_fails_on_an_applications_connection_keeps_no_lock(
@@ -268,19 +277,16 @@ def test_an_upgrade_that_fails_in_an_applications_transaction_says_why_and_leave
 ) -> None:
     if not engine.name.startswith("postgresql"):
         pytest.skip("PostgreSQL only: elsewhere a failure ends no transaction")
-    role = f"weak_{os.getpid()}"
-    _execute(engine, empty, f"CREATE ROLE {role} LOGIN")
-    try:
-        weak = empty.replace("postgres@", f"{role}@")
-        with contextlib.closing(engine.connect(weak)) as own:
-            # Not that the transaction, in which a lock could be given back, has failed.
-            with pytest.raises(own.ProgrammingError, match="permission denied"):
-                schema.upgrade(own)
-            own.rollback()
-            with statedb.connect(empty, timeout=5) as db:
-                db.upgrade()
-    finally:
-        _execute(engine, empty, f"DROP ROLE {role}")
+    with (
+        _weak_role(engine, empty) as weak,
+        contextlib.closing(engine.connect(weak)) as own,
+    ):
+        # Not that the transaction, in which a lock could be given back, has failed.
+        with pytest.raises(own.ProgrammingError, match="permission denied"):
+            schema.upgrade(own)
+        own.rollback()
+        with statedb.connect(empty, timeout=5) as db:
+            db.upgrade()
 
 
 def test_each_schema_of_a_database_has_tables_of_its_own(engine: Engine, fresh: str) -> None:
