@@ -131,12 +131,19 @@ def test_a_malformed_url_is_a_value_error_without_the_password(url: str) -> None
         (f"postgres:///db?user=me&password={SECRET}", "postgresql://me@/db"),
         (f"mysql://me:{SECRET}@one,two:2,[::1]:3/d%20b", "mysql://me@one:3306,two:2,[::1]:3/d%20b"),
         (f"mariadb://:{SECRET}@/db", "mysql://localhost:3306/db"),
+        (f"postgres://me:?{SECRET}@/db?sslmode=require", "postgresql://me@/db"),
+        (f"mysql://me:?{SECRET}@/db?ssl_disabled=1", "mysql://me@localhost:3306/db"),
         ("sqlite://", "sqlite://"),
     ],
 )
 def test_a_database_shows_where_it_leads_without_the_password(url: str, shown: str) -> None:
     with statedb.connect(url) as db:
         assert repr(db) == f"<statedb.Database {shown}>"
+
+
+def test_a_question_mark_in_a_password_is_the_passwords() -> None:
+    target = statedb.dialects.for_url("mysql://").parse("mysql://me:why?@host/db?ssl_disabled=1")
+    assert target.options == {"password": b"why?", "ssl_disabled": True}
 
 
 @pytest.mark.parametrize("no", ["0", "false", "No"])

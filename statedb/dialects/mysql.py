@@ -31,7 +31,7 @@ from statedb.dialects.mysql_sessions import (
     set_up,
 )
 from statedb.dialects.sockets import keep_alive, readability_check, shut_down
-from statedb.dialects.urls import check_percent_encoded, check_port
+from statedb.dialects.urls import check_percent_encoded, check_port, part_query
 from statedb.errors import InvalidURLError
 from statedb.sqlfiles import hexadecimal_parameters, shipped
 
@@ -62,7 +62,7 @@ class MySQLTarget:
 
 def parse(url: str) -> MySQLTarget:
     check_percent_encoded(url, _FORM)
-    rest, _, query = url.partition("://")[2].partition("?")
+    rest, query = part_query(url.partition("://")[2])
     authority, _, database = rest.partition("/")
     credentials, _, hosts = authority.rpartition("@")
     user, _, password = (urllib.parse.unquote(part) for part in credentials.partition(":"))
@@ -72,7 +72,7 @@ def parse(url: str) -> MySQLTarget:
     if "\0" in user + database:
         # It would end the name in the packet that logs in, and begin what follows.
         raise InvalidURLError(f"the user and database in a MySQL URL hold no NUL: {_FORM}")
-    options = _options(query)
+    options = _options(query[1:])
     if password:
         # PyMySQL encodes a str in latin-1, which is no server's default.
         options["password"] = password.encode()
