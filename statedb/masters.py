@@ -51,6 +51,11 @@ def _one_master(masterid: Any, *_: Any, **__: Any) -> tuple[str, tuple[Any, ...]
     return "masters", (masterid,)
 
 
+def _by_activity(masterid: Any, active: Any) -> tuple[str, tuple[Any, ...] | None]:
+    # What a deactivation frees another master may claim next; a check-in is its own matter.
+    return _one_master(masterid) if active is True else all_masters()
+
+
 # --- One master ---
 
 
@@ -75,8 +80,7 @@ def find_master_id(conn: AnyConnection, name: str) -> int:
     return masterid
 
 
-# Of all: what it frees another master may claim next.
-@operation(touches=all_masters)
+@operation(touches=_by_activity)
 def set_master_state(conn: AnyConnection, masterid: int, active: bool) -> bool:
     """Mark a master active, seen now, or inactive, holding nothing; whether ``active`` changed.
 

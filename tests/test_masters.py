@@ -1185,6 +1185,22 @@ def test_futures_on_one_master_are_done_in_the_order_in_which_they_were_submitte
     assert get_claims(second) == []
 
 
+def test_a_check_in_that_waits_lets_that_of_another_master_by(
+    engine: Engine, db: Database, application: Connect
+) -> None:
+    if engine.name == "sqlite":
+        pytest.skip("SQLite's only lock is on the database: every check-in waits for that")
+    masterid, other = map(db.masters.thdFindMasterId, ("host:/base", "other"))
+    db.masters.thdSetMasterState(masterid, True)
+    frozen = application()
+    _lock_the_master(frozen, db.masters.thdClaim(masterid, "scheduler", "nightly"))
+    waiting = db.masters.setMasterState(masterid, True)
+    assert db.masters.setMasterState(other, True).result(timeout=20) is True
+    assert not waiting.done()
+    frozen.rollback()
+    assert waiting.result(timeout=60) is False
+
+
 def test_futures_on_all_masters_keep_their_place_among_those_on_one(
     db: Database, second: Any
 ) -> None:
