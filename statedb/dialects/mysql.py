@@ -72,7 +72,7 @@ def parse(url: str) -> MySQLTarget:
     if "\0" in user + database:
         # It would end the name in the packet that logs in, and begin what follows.
         raise InvalidURLError(f"the user and database in a MySQL URL hold no NUL: {_FORM}")
-    options = _options(query[1:])
+    options = _options(query)
     if password:
         # PyMySQL encodes a str in latin-1, which is no server's default.
         options["password"] = password.encode()

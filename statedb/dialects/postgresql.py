@@ -87,7 +87,7 @@ def parse(url: str) -> PostgreSQLTarget:
 def _without_pooler(rest: str) -> tuple[str, Pooler]:
     """What follows a URL's scheme without the parameter that is not libpq's; and what it says."""
     place, query = part_query(rest)
-    words = query.removeprefix("?").split("&")
+    words = query.split("&")
     told = [word.partition("=")[2] for word in words if word.partition("=")[0] == "pooler"]
     if not told:
         return rest, Pooler.NONE

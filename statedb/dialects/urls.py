@@ -19,15 +19,15 @@ def check_percent_encoded(url: str, form: str) -> None:
 
 
 def part_query(rest: str) -> tuple[str, str]:
-    """What follows a URL's scheme, without its query; and that, with its question mark.
+    """What follows a URL's scheme, parted where its query begins.
 
     As libpq sees it, in whose URLs a question mark before the ``@`` is the password's.
     """
     user, at, place = rest.partition("@")
     if not at or "/" in user:
         user, at, place = "", "", rest
-    place, mark, query = place.partition("?")
-    return user + at + place, mark + query
+    place, _, query = place.partition("?")
+    return user + at + place, query
 
 
 def check_port(port: str, form: str) -> None:
