@@ -158,11 +158,19 @@ class Told:
 
 @pytest.fixture(scope="module")
 def told(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    """A run of the demo in a database which had no tables before."""
-    directory = tmp_path_factory.mktemp("demo")
-    with engine.empty_database(directory) as url:
-        demo = Demo(directory / "temporary", url)
-        yield Told(demo, demo.run(), url)
+    """A run of the demo in a database which had no tables before.
+
+    A machine that stands still for seconds can keep it from being in time, which it says; then
+    there is one more run.
+    """
+    for may_be_late in (True, False):
+        directory = tmp_path_factory.mktemp("demo")
+        with engine.empty_database(directory) as url:
+            demo = Demo(directory / "temporary", url)
+            told = Told(demo, demo.run(), url)
+            if not (may_be_late and "did not happen within" in demo.errors):
+                yield told
+                return
 
 
 def test_it_succeeds_within_twenty_seconds(told: Told) -> None:
@@ -334,7 +342,7 @@ def test_what_does_not_happen_in_time_is_told_and_is_a_failure(tmp_path: Path) -
     assert process.returncode == 1
     (line,) = demo.errors.splitlines()
     assert re.match(
-        "statedb: this did not happen within 14 seconds: the others mark beta inactive", line
+        "statedb: this did not happen within 15.5 seconds: the others mark beta inactive", line
     )
     assert demo.seconds < LONGEST
     demo.check_that_nothing_is_left()
