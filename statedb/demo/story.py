@@ -55,7 +55,9 @@ class Story:
         self._kill(two)
         self._show_tables()
         self._stop(three)
-        self._leave(three, one)
+        self._leave(one)
+        for process in (three, one):
+            self._until_ended(process)
         self._show_tables()
         self._judge(killed=two, stopped=three)
 
@@ -118,13 +120,10 @@ class Story:
             ),
         )
 
-    def _leave(self, *processes: Process) -> None:
-        self._say(f"{' and '.join(one.name for one in processes)} are to leave.")
-        for process in processes:
-            self._company.may_end.add(process)
-            process.tell("leave")
-        for process in processes:
-            self._until_ended(process)
+    def _leave(self, process: Process) -> None:
+        self._say(f"{process.name} is to leave.")
+        self._company.may_end.add(process)
+        process.tell("leave")
 
     def _judge(self, *, killed: Process, stopped: Process) -> None:
         """All that the story promises, when nothing can change any more."""
