@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import re
 import signal
@@ -592,20 +593,20 @@ def test_closing_with_the_server_down_does_not_wait_for_it_long(
 def test_a_busy_pool_heals_by_itself(far_url: str, proxy: Proxy, objectid: int) -> None:
     stop = threading.Event()
     unexpected: list[BaseException] = []
-    done: list[int] = []
+    turns = [0] * 6
 
     with statedb.connect(far_url, timeout=20) as db:
 
         def load(number: int) -> None:
-            turn = 0
             while not stop.is_set():
-                turn += 1
+                turn = turns[number] + 1
                 try:
                     db.state.thdSetState(objectid, f"{number}", turn)
                     assert db.state.thdGetState(objectid, f"{number}") == turn
                 except BaseException as error:
                     unexpected.append(error)
-            done.append(turn)
+                    return
+                turns[number] = turn
 
         threads = [threading.Thread(target=load, args=(number,)) for number in range(6)]
         for thread in threads:
@@ -613,11 +614,14 @@ def test_a_busy_pool_heals_by_itself(far_url: str, proxy: Proxy, objectid: int) 
         for _ in range(10):
             time.sleep(0.1)
             proxy.cut_all()
+        # How far they came meanwhile is the machine's affair; that each goes on is the pool's.
+        healed = [turn + 2 for turn in turns]
+        while not unexpected and any(map(operator.lt, turns, healed)):
+            time.sleep(0.01)
         stop.set()
         for thread in threads:
             thread.join()
     assert not unexpected
-    assert min(done) > 1
 
 
 def test_an_object_id_that_another_process_deleted_fails_once_and_is_new_then(
