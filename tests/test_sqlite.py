@@ -331,7 +331,7 @@ def test_a_statement_of_a_transaction_that_began_late_waits_as_long_as_any(path:
 
         def hold(conn: Connection) -> None:
             held.set()
-            time.sleep(1.6)
+            time.sleep(1.2)
 
         holder = db.submit(hold)
         assert held.wait(10)
@@ -342,7 +342,7 @@ def test_a_statement_of_a_transaction_that_began_late_waits_as_long_as_any(path:
                 db.state.thdSetState(objectid, "k", 1)
                 own.execute("BEGIN")
                 own.execute("SELECT COUNT(*) FROM statedb_states").fetchall()
-                timer = threading.Timer(0.8, own.execute, ("COMMIT",))
+                timer = threading.Timer(1.2, own.execute, ("COMMIT",))
                 timer.start()
             timer.join()
         holder.result()
