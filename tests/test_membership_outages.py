@@ -92,6 +92,8 @@ class Watcher:
         #: When its doubts began, as those see it who wait for that, and those who ask.
         self.doubts: list[float] = []
         self.refusals: list[float] = []
+        #: When those asked whom no refusal was given yet, the last time before each.
+        self.last_sure: list[float] = []
         self._done = threading.Event()
         self.member = self.db.masters.join(
             name, **SETTINGS, on_expired=self._on_expired, on_lost=self.lost.append
@@ -111,11 +113,13 @@ class Watcher:
                     pass
 
     def _ask(self) -> None:
-        sure = True
+        sure, asked = True, 0.0
         while not self._done.wait(0.005):
-            before, sure = sure, _error_of(self.member.check) is None
+            before, asked_before, asked = sure, asked, time.monotonic()
+            sure = _error_of(self.member.check) is None
             if before and not sure:
                 self.refusals.append(time.monotonic())
+                self.last_sure.append(asked_before)
 
     @property
     def is_sure(self) -> bool:
@@ -126,6 +130,7 @@ class Watcher:
         _until(lambda: self.is_sure and self._connected())
         self.doubts.clear()
         self.refusals.clear()
+        self.last_sure.clear()
 
     def _connected(self) -> bool:
         with self.db.transaction() as conn:
@@ -490,6 +495,7 @@ class Outage:
     sure: float = 0.0
     doubts: list[list[float]] = field(default_factory=list)
     refusals: list[list[float]] = field(default_factory=list)
+    last_sure: list[list[float]] = field(default_factory=list)
     expired: list[int] = field(default_factory=list)
     lost: int = 0
 
@@ -558,6 +564,7 @@ class Five:
         record.after, record.claims_after = self.rows(), self.claims()
         record.doubts = [watcher.doubts for watcher in self.watchers]
         record.refusals = [watcher.refusals for watcher in self.watchers]
+        record.last_sure = [watcher.last_sure for watcher in self.watchers]
         record.lost = sum(len(watcher.lost) for watcher in self.watchers)
         record.lost += self.process.count("lost")
         record.expired = [one for watcher in self.watchers for one in watcher.expired]
@@ -731,10 +738,16 @@ def test_in_an_outage_all_are_in_doubt_and_can_claim_nothing(outage: Outage) -> 
 def test_doubt_is_known_to_who_waits_for_it_as_soon_as_to_who_asks(outage: Outage) -> None:
     for doubts, refusals in zip(outage.doubts, outage.refusals, strict=True):
         assert len(doubts) == len(refusals) == 1
-        assert abs(doubts[0] - refusals[0]) < INTERVAL / 2
+        assert abs(doubts[0] - refusals[0]) < LATE / 2
         # The last good check-in was sent at most an interval before the outage.
-        earliest = outage.began + EXPIRE_AFTER - INTERVAL - LATE / 2
-        assert earliest < refusals[0] < outage.began + EXPIRE_AFTER + INTERVAL / 2
+        assert refusals[0] > outage.began + EXPIRE_AFTER - INTERVAL - LATE / 2
+
+
+def test_nobody_is_sure_of_his_place_once_another_may_have_it(outage: Outage) -> None:
+    # Whoever asks later than that is refused, however late the machine lets him ask.
+    last_sure = [moment for moments in outage.last_sure for moment in moments]
+    assert len(last_sure) == 4
+    assert max(last_sure) < outage.began + EXPIRE_AFTER
 
 
 def test_after_an_outage_all_are_sure_of_their_place_again(outage: Outage) -> None:
