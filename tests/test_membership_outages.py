@@ -92,7 +92,7 @@ class Watcher:
         #: When its doubts began, as those see it who wait for that, and those who ask.
         self.doubts: list[float] = []
         self.refusals: list[float] = []
-        #: When those asked whom no refusal was given yet, the last time before each.
+        #: When it was asked for the last time before each refusal, and was sure.
         self.last_sure: list[float] = []
         self._done = threading.Event()
         self.member = self.db.masters.join(
