@@ -32,6 +32,14 @@ PATIENCE = 60.0
 Event = dict[str, Any]
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait for it, and fail where it does not come."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 class MemberProcess:
     """The process, as a test sees it; a context manager that ends it.
 

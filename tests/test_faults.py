@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from conftest import ABSENT
 from engines import Engine, OwnServer
+from member_process import until
 from proxy import Proxy
 from servers import Server, free_port
 
@@ -616,8 +617,7 @@ def test_a_busy_pool_heals_by_itself(far_url: str, proxy: Proxy, objectid: int) 
             proxy.cut_all()
         # How far they came meanwhile is the machine's affair; that each goes on is the pool's.
         healed = [turn + 2 for turn in turns]
-        while not unexpected and any(map(operator.lt, turns, healed)):
-            time.sleep(0.01)
+        until(lambda: unexpected or all(map(operator.ge, turns, healed)))
         stop.set()
         for thread in threads:
             thread.join()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from engines import Engine, OwnServer
 from interposed import watch
-from member_process import PATIENCE, MemberProcess
+from member_process import PATIENCE, MemberProcess, until
 from proxy import Proxy
 
 import statedb
@@ -47,13 +47,6 @@ from statedb.place import (
 
 #: Checks in often, and is not expired however slow the machine.
 OFTEN: dict[str, Any] = {"interval": 0.1, "expire_after": 60.0}
-
-
-def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @dataclass(frozen=True)
@@ -268,7 +261,7 @@ def test_a_database_in_memory_has_members_too() -> None:
             claim = member.claim("scheduler", "nightly")
             joined = db.masters.thdGetMaster(member.id)
             assert joined is not None
-            _until(lambda: _last_active(db, member) > joined.last_active)
+            until(lambda: _last_active(db, member) > joined.last_active)
             with db.transaction():
                 db.masters.thdHoldClaim(claim)
         left = db.masters.thdGetMaster(member.id)
@@ -290,7 +283,7 @@ def test_a_member_keeps_its_database_alive(url: str, rows: Rows) -> None:
 
     members = [join()]
     gc.collect()
-    _until(lambda: rows()[0].heartbeats > 3)
+    until(lambda: rows()[0].heartbeats > 3)
     members[0].claim("scheduler", "nightly")
     members[0].leave()
     assert not rows()[0].active
@@ -307,7 +300,7 @@ def test_a_member_that_nobody_keeps_goes_on(db: Database, rows: Rows) -> None:
     db.masters.join("host:/base", **OFTEN)
     gc.collect()
     before = rows()[0].heartbeats
-    _until(lambda: rows()[0].heartbeats > before + 2)
+    until(lambda: rows()[0].heartbeats > before + 2)
     assert rows()[0].active
 
 
@@ -330,7 +323,7 @@ def test_closing_a_database_has_its_members_leave(url: str, rows: Rows, claims: 
 def test_check_ins_are_seen_and_due_goes_with_them(db: Database, rows: Rows) -> None:
     with db.masters.join("host:/base", **OFTEN):
         first = rows()[0]
-        _until(lambda: rows()[0].heartbeats >= first.heartbeats + 3)
+        until(lambda: rows()[0].heartbeats >= first.heartbeats + 3)
         last = rows()[0]
         assert last.last_active > first.last_active
         assert _is_due_after(last, 60.0)
@@ -478,10 +471,10 @@ def test_a_busy_process_checks_in(
         futures = [busy.state.getState(objectid, "k", None) for _ in range(100)]
         try:
             # Only once it was connected: a login takes its time where two threads spin.
-            _until(lambda: rows()[0].heartbeats > 2)
+            until(lambda: rows()[0].heartbeats > 2)
             before = rows()[0]
             assert not member.in_doubt.wait(2.4)
-            _until(lambda: rows()[0].heartbeats >= before.heartbeats + 4)
+            until(lambda: rows()[0].heartbeats >= before.heartbeats + 4)
             after = rows()[0]
             assert not any(future.done() for future in futures)
         finally:
@@ -516,7 +509,7 @@ def test_of_two_with_one_name_the_newer_stays_and_the_older_is_told(
         older.leave()
         assert told == [older]
         before = rows()[0]
-        _until(lambda: rows()[0].heartbeats >= before.heartbeats + 2)
+        until(lambda: rows()[0].heartbeats >= before.heartbeats + 2)
         newer.check()
         assert not newer.lost.is_set()
         (row,) = rows()
@@ -532,7 +525,7 @@ def test_who_is_told_by_a_claim_that_his_place_is_lost_does_not_wait_for_his_che
     told: list[Member] = []
     older = db.masters.join("host:/base", on_lost=told.append)
     # Its first check-in comes at once, and the next one in a minute.
-    _until(lambda: rows()[0].heartbeats == 2)
+    until(lambda: rows()[0].heartbeats == 2)
     with statedb.connect(url) as other, other.masters.join("host:/base") as newer:
         # By its last check-in, the older has its place.
         older.check()
@@ -558,7 +551,7 @@ def test_a_place_that_somebody_took_away_is_lost_and_never_taken_back(
                     conn.execute("UPDATE statedb_masters SET due = 1")
                     return statedb.masters.expire_masters(conn)
 
-            _until(lambda: other.run(age))
+            until(lambda: other.run(age))
         else:
             other.masters.thdSetMasterState(member.id, False)
         if how == "forgotten":
@@ -583,7 +576,7 @@ def test_whom_several_watch_one_expires_and_reports(url: str, db: Database, rows
             )
         dead = [db.run(take_place, f"dead {number}", 0.5).masterid for number in range(5)]
         claim = db.masters.thdClaim(dead[0], "scheduler", "nightly")
-        _until(lambda: sum(len(masters) for masters in reports) >= 5)
+        until(lambda: sum(len(masters) for masters in reports) >= 5)
         found = sorted((one for masters in reports for one in masters), key=lambda one: one.id)
         assert [one.id for one in found] == dead
         assert [db.masters.thdGetMaster(one.id) for one in found] == found
@@ -591,7 +584,7 @@ def test_whom_several_watch_one_expires_and_reports(url: str, db: Database, rows
         assert observers[0].claim("scheduler", "nightly").token > claim.token
         # Nobody is told later either.
         before = rows()
-        _until(lambda: all(_moved(before, rows(), one.id, 5) for one in observers))
+        until(lambda: all(_moved(before, rows(), one.id, 5) for one in observers))
     assert sum(len(masters) for masters in reports) == 5
 
 
@@ -605,14 +598,14 @@ def test_who_was_overdue_for_long_is_watched_before_he_is_expired(
 ) -> None:
     # As after an outage: overdue by the database's clock, and yet alive.
     place = db.run(take_place, "slow to come back", 1.0)
-    _until(lambda: db.run(_now) > (rows()[0].due or 0) + 200_000)
+    until(lambda: db.run(_now) > (rows()[0].due or 0) + 200_000)
     expired: list[MasterModel] = []
     with statedb.connect(url) as other:
         other.masters.join("observer", **OFTEN, on_expired=expired.extend)
-        _until(lambda: rows()[1].heartbeats > 3)
+        until(lambda: rows()[1].heartbeats > 3)
         assert db.run(check_in, place) is True
         assert expired == []
-        _until(lambda: expired)
+        until(lambda: expired)
     assert [one.id for one in expired] == [place.masterid]
 
 
@@ -638,7 +631,7 @@ def test_members_of_different_intervals_judge_each_by_his_own(
         by_slow.clear()
         died = time.monotonic()
         dead = other.run(take_place, "fast", 0.6)
-        _until(lambda: by_slow)
+        until(lambda: by_slow)
         # It looks every two seconds at least, and again when that one's time is up.
         assert 0.5 < time.monotonic() - died < 2.0 + 0.6 + 1.5
     assert [one.id for one in by_slow] == [dead.masterid]
@@ -660,9 +653,9 @@ def test_callbacks_run_on_a_thread_that_does_not_check_in(url: str, rows: Rows) 
 
     with watch(note), statedb.connect(url) as db:
         member = db.masters.join("host:/base", **OFTEN, on_expired=called, on_lost=called)
-        _until(lambda: rows()[0].heartbeats > 1)
+        until(lambda: rows()[0].heartbeats > 1)
         db.run(take_place, "dead", 0.3)
-        _until(lambda: len(calling) == 1)
+        until(lambda: len(calling) == 1)
         db.masters.thdSetMasterState(member.id, False)
         assert member.lost.wait(PATIENCE)
         member.leave()
@@ -685,9 +678,9 @@ def test_a_callback_that_raises_is_logged_and_harms_nothing(
         dead = []
         for number in range(2):
             dead.append(db.run(take_place, f"dead {number}", 0.3).masterid)
-            _until(lambda: told == dead)
+            until(lambda: told == dead)
         before = rows()
-        _until(lambda: _moved(before, rows(), member.id, 2))
+        until(lambda: _moved(before, rows(), member.id, 2))
         member.check()
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.name for record in errors] == ["statedb"] * 2
@@ -705,10 +698,10 @@ def test_a_callback_that_blocks_delays_no_check_in(db: Database, rows: Rows) -> 
         db.run(take_place, "dead", 0.3)
         assert inside.wait(PATIENCE)
         before = rows()
-        _until(lambda: _moved(before, rows(), member.id, 5))
+        until(lambda: _moved(before, rows(), member.id, 5))
         # And others are expired.
         other = db.run(take_place, "dead too", 0.3).masterid
-        _until(lambda: not [row for row in rows() if row.id == other and row.active])
+        until(lambda: not [row for row in rows() if row.id == other and row.active])
         release.set()
 
 
@@ -785,7 +778,7 @@ def test_a_member_leaves_while_its_database_is_under_load(
                     member.claim("scheduler", "nightly")
                 (row,) = rows()
                 assert (row.active, row.incarnation) == (False, number + 1)
-            _until(lambda: min(turns) > 3)
+            until(lambda: min(turns) > 3)
         finally:
             stop.set()
 
@@ -840,7 +833,7 @@ def test_who_cannot_leave_says_so_in_time(
     far, take_away = away
     with statedb.connect(far, timeout=2) as db:
         member = db.masters.join("host:/base", interval=0.3, expire_after=60)
-        _until(lambda: rows()[0].heartbeats > 1)
+        until(lambda: rows()[0].heartbeats > 1)
         take_away()
         began = time.monotonic()
         with pytest.raises(DatabaseError):
@@ -925,7 +918,7 @@ def test_a_fork_has_no_place_and_its_end_takes_none_away(
         before = rows()[0]
         assert before.active
         assert before.incarnation == process.events("joined")[0]["incarnation"]
-        _until(lambda: rows()[0].heartbeats >= before.heartbeats + 3)
+        until(lambda: rows()[0].heartbeats >= before.heartbeats + 3)
         assert process.ask("check")["raises"] is None
         assert claims() == [held]
         assert process.count("lost") == 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from interposed import interpose
-from member_process import PATIENCE
+from member_process import PATIENCE, until
 from proxy import Proxy
 
 import statedb
@@ -33,13 +33,6 @@ OFTEN: dict[str, Any] = {"interval": 0.1, "expire_after": 0.4}
 COMMIT = re.compile(r"^COMMIT$")
 EXPIRY = re.compile(r"expiry_stamp = ")
 READ_BACK = re.compile(r"WHERE id IN .*ORDER BY id\s+FOR UPDATE$", re.DOTALL)
-
-
-def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("how", ["leave", "close"])
@@ -79,7 +72,7 @@ def test_an_expiry_is_told_though_the_loss_of_ones_place_overtakes_it(
         with pytest.raises(MasterLostError):
             member.claim("scheduler", "nightly")
         held.release()
-        _until(lambda: len(told) == 2)
+        until(lambda: len(told) == 2)
         member.leave()
     assert told == ["lost", ["dead"]]
 
@@ -106,7 +99,7 @@ def test_what_is_known_of_an_expiry_whose_answer_was_lost_is_told_in_the_next_ro
         # So that of this one it cannot be told any more whose expiry it was.
         assert db.masters.thdForgetMaster(other.masterid)
         read_back.release()
-        _until(lambda: told)
+        until(lambda: told)
     assert told == [["one"]]
 
 
@@ -123,7 +116,7 @@ def test_a_callback_that_wants_to_exit_keeps_none_from_being_called(
     )
     with caplog.at_level(logging.ERROR, logger="statedb"):
         db.run(take_place, "dead", 0.3)
-        _until(lambda: "a callback of a member raised" in caplog.text)
+        until(lambda: "a callback of a member raised" in caplog.text)
         db.masters.thdSetMasterState(member.id, False)
         assert lost.wait(PATIENCE)
     member.leave()
@@ -212,7 +205,7 @@ def test_who_joins_while_its_database_is_being_closed_does_not_stay(url: str, se
     def close() -> None:
         closing.append(threading.Thread(target=db.close))
         closing[0].start()
-        _until(lambda: db.closed)
+        until(lambda: db.closed)
 
     with interpose("heartbeats + 1", close):
         db = statedb.connect(url)
@@ -296,7 +289,7 @@ def test_who_has_asked_for_no_report_expires_the_silent_all_the_same(
     for _ in range(2):  # or its incarnation and its heartbeats would be the same
         check_in(adapt(second), silent)
     with db.masters.join("host:/base", interval=0.05, expire_after=0.4, on_lost=lambda _: None):
-        _until(lambda: not _is_active(db, silent.masterid))
+        until(lambda: not _is_active(db, silent.masterid))
 
 
 def test_a_loss_after_the_end_is_none(db: Database) -> None:
@@ -322,8 +315,8 @@ def test_an_answer_after_the_place_was_due_leaves_the_doubt_to_the_next_check_in
         statedb.connect(url) as own,
         own.masters.join("host:/base", interval=0.05, expire_after=60) as member,
     ):
-        _until(lambda: "is in doubt" in caplog.text)
-        _until(lambda: not member.in_doubt.is_set())
+        until(lambda: "is in doubt" in caplog.text)
+        until(lambda: not member.in_doubt.is_set())
         member.check()
 
 

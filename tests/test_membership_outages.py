@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from engines import Engine, OwnServer
-from member_process import PATIENCE, MemberProcess, with_movable_clock
+from member_process import PATIENCE, MemberProcess, until, with_movable_clock
 from proxy import Proxy
 
 import statedb
@@ -36,13 +36,6 @@ INTERVAL, EXPIRE_AFTER = 0.5, 2.4
 SETTINGS = {"interval": INTERVAL, "expire_after": EXPIRE_AFTER}
 #: By how many seconds a slow machine may be late with anything.
 LATE = 1.5
-
-
-def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def _sleep_until(moment: float) -> None:
@@ -127,7 +120,7 @@ class Watcher:
 
     def settle(self) -> None:
         """Wait until it is sure of its place, and forget what doubts a slow start has brought."""
-        _until(lambda: self.is_sure and self._connected())
+        until(lambda: self.is_sure and self._connected())
         self.doubts.clear()
         self.refusals.clear()
         self.last_sure.clear()
@@ -271,7 +264,7 @@ class Cluster:
         process.wait_for("wrote", 3)
         process.kill()
         killed = time.monotonic()
-        _until(lambda: self.reports(story.masterid))
+        until(lambda: self.reports(story.masterid))
         story.reported_after = time.monotonic() - killed
 
     def go_on_in_place(self, name: str, times: float) -> None:
@@ -287,7 +280,7 @@ class Cluster:
         """Let one go on after so many times EXPIRE_AFTER; another has taken over its work."""
         story, process = self.stories[name], self.processes[name]
         _sleep_until(self.stopped[name] + times * EXPIRE_AFTER)
-        _until(lambda: self.reports(story.masterid))
+        until(lambda: self.reports(story.masterid))
         story.row_before = self.row(name)
         watcher = self.watchers[0]
         claim = self.taken_over[name] = watcher.member.claim("counter", name)
@@ -358,7 +351,7 @@ def _stop_and_go_on(cluster: Cluster) -> Stops:
         if name == "holding, killed":
             process.kill()
             killed = time.monotonic()
-            _until(partial(cluster.reports, story.masterid))
+            until(partial(cluster.reports, story.masterid))
             story.reported_after = time.monotonic() - killed
         else:
             process.go_on()
@@ -523,7 +516,7 @@ class Five:
             masterid = self.process.joined()
             with statedb.connect(self.second_url) as db:
                 db.masters.thdClaim(masterid, "thing", "in a process")
-            _until(lambda: all(row.heartbeats > 1 for row in self.rows().values()))
+            until(lambda: all(row.heartbeats > 1 for row in self.rows().values()))
             for watcher in self.watchers:
                 watcher.settle()
             self.record.before = self.rows()
@@ -551,7 +544,7 @@ class Five:
 
     def recover(self) -> None:
         self.record.over = time.monotonic()
-        _until(
+        until(
             lambda: (
                 all(watcher.is_sure or watcher.member.lost.is_set() for watcher in self.watchers)
                 and self.process.ask("check")["raises"] != "MasterInDoubtError"
@@ -649,7 +642,7 @@ def _move_the_clock(engine: Engine, url: str) -> Jump:
             five.record.began = time.monotonic()
             shift(1)
             _sleep_until(five.record.began + 2 * EXPIRE_AFTER)
-            _until(lambda: _all_have_checked_in(five, 3_000_000_000))
+            until(lambda: _all_have_checked_in(five, 3_000_000_000))
             by_hand = [one.id for one in db.masters.thdExpireMasters()]
             shift(0)
             _sleep_until(five.record.began + 3.5 * EXPIRE_AFTER)
