@@ -868,7 +868,8 @@ def test_an_application_that_writes_the_same_rows_meets_no_deadlock(
         rival.join()
     assert (rival.deadlocks, rival.failures) == ([], [])
     assert sets == turn * len(keys)
-    assert met() > 30
+    # Else there was nothing to meet.
+    assert met() > 30, (rival.commits, turn)
 
 
 # --- Futures ---
